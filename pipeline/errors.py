@@ -1,0 +1,86 @@
+"""Every error of ours, and who is to act on it.
+
+    NightjarError
+    ├── UserError              exit code 2: the user can mend it, the sentence says how
+    │   ├── SpecError          a key of the job spec or a command-line argument
+    │   ├── SourceError        what the spec points at: no file, no such column, unreadable shard
+    │   ├── CheckpointError    the model's files: missing, incomplete, not the official layout
+    │   └── OutputError        the dataset at the output: absent, or of another schema
+    ├── RunError               exit code 1: the run itself failed, nothing was committed
+    │   ├── ConservationError  rows in and rows out differ
+    │   └── CommitConflict     another driver committed first
+    └── RowError               one row cannot be embedded: it becomes a quarantine row
+
+All are terminal: repeating the same call gives the same error. What may pass by itself (a busy
+object store) is retried where it happens and reaches this tree only when the retries are spent.
+"""
+
+from enum import StrEnum
+
+
+class NightjarError(Exception):
+    """Base of all; the message is one sentence fit to be shown to a user."""
+
+    exit_code = 1
+
+
+class UserError(NightjarError):
+    """The user can mend it."""
+
+    exit_code = 2
+
+
+class SpecError(UserError):
+    """A key of the job spec, or a command-line argument."""
+
+
+class SourceError(UserError):
+    """What the spec's source points at."""
+
+
+class CheckpointError(UserError):
+    """The model's files."""
+
+
+class OutputError(UserError):
+    """The dataset at the output."""
+
+
+class RunError(NightjarError):
+    """The run failed; nothing was committed."""
+
+
+class ConservationError(RunError):
+    """Rows in and rows out differ."""
+
+
+class CommitConflict(RunError):
+    """Another driver committed the same version first."""
+
+
+class Reason(StrEnum):
+    """Why a row was quarantined."""
+
+    NULL_INPUT = "null_input"
+    EMPTY_INPUT = "empty_input"
+    INVALID_UNICODE = "invalid_unicode"
+    UNKNOWN_TASK = "unknown_task"
+    NULL_ID = "null_id"
+    MALFORMED_RECORD = "malformed_record"
+    IMAGE_NOT_FOUND = "image_not_found"
+    UNSAFE_PATH = "unsafe_path"
+    NOT_AN_IMAGE = "not_an_image"
+    IMAGE_TRUNCATED = "image_truncated"
+    IMAGE_TOO_LARGE = "image_too_large"
+    IMAGE_ASPECT_RATIO = "image_aspect_ratio"
+
+
+class RowError(NightjarError):
+    """One row cannot be embedded; the run goes on without it."""
+
+    def __init__(self, reason: Reason, message: str) -> None:
+        super().__init__(message)
+        self.reason = reason
+
+    def __reduce__(self) -> tuple[type["RowError"], tuple[Reason, str]]:
+        return (RowError, (self.reason, str(self)))

@@ -1,0 +1,295 @@
+"""A checkpoint in the official file layout, opened strictly and without loading a weight.
+
+Only headers are read here, so a job can refuse a bad checkpoint in a fraction of a second, before
+any GPU is asked for. Weights come from safetensors alone: nothing is unpickled and no code of the
+checkpoint is run. A hub id is resolved by huggingface_hub, a local directory is used in place.
+"""
+
+import hashlib
+import json
+import re
+import struct
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from pipeline.errors import CheckpointError
+from pipeline.model.layout import (
+    AdapterTensor,
+    Shape,
+    adapter_shapes,
+    base_shapes,
+    canonical_base_key,
+    demand_coverage,
+    parse_adapter_key,
+)
+
+CONFIG = "config.json"
+TOKENIZER = "tokenizer.json"
+PREPROCESSOR = "preprocessor_config.json"
+ADAPTER_CONFIG = "adapters/adapter_config.json"
+ADAPTER_WEIGHTS = "adapters/adapter_model.safetensors"
+
+_HUB_ID = re.compile(r"^[\w][\w.-]*/[\w][\w.-]*$")
+_HUB_FILES = ("*.json", "*.safetensors", "adapters/*", "*.txt", "LICENSE*", "README.md")
+
+
+@dataclass(frozen=True, kw_only=True)
+class StoredTensor:
+    """Where a tensor lies."""
+
+    file: Path
+    """The safetensors file."""
+    key: str
+    """Its name in that file."""
+    shape: Shape
+    """As the file's header says."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Checkpoint:
+    """An opened checkpoint: its settings and the places of its tensors."""
+
+    directory: Path
+    """Local folder with the official files."""
+    config: Mapping[str, Any]
+    """The parsed config.json."""
+    preprocessor: Mapping[str, Any]
+    """The parsed preprocessor_config.json."""
+    adapter_config: Mapping[str, Any]
+    """The parsed adapters/adapter_config.json."""
+    base: Mapping[str, StoredTensor]
+    """Canonical name -> base tensor, projector included."""
+    adapters: Mapping[AdapterTensor, StoredTensor]
+    """Every adapter tensor."""
+
+    @property
+    def hidden_size(self) -> int:
+        """Size of a full single vector."""
+        return int(self.text_config["hidden_size"])
+
+    @property
+    def text_config(self) -> Mapping[str, Any]:
+        """The decoder's part of config.json, which the official file keeps at the top level."""
+        text: Mapping[str, Any] = self.config.get("text_config") or self.config
+        return text
+
+    @property
+    def matryoshka_dims(self) -> tuple[int, ...]:
+        """The sizes a single vector may be cut to."""
+        return tuple(self.config["matryoshka_dims"])
+
+    @property
+    def multi_vector_dim(self) -> int:
+        """Size of each vector of a multi-vector."""
+        return int(self.config["multi_vector_projector_dim"])
+
+    @property
+    def task_names(self) -> tuple[str, ...]:
+        """The adapters that are there."""
+        return tuple(self.config["task_names"])
+
+    @property
+    def lora_scale(self) -> float:
+        """alpha / r, by which B A is multiplied when merged (LoRA, arXiv 2106.09685, sec. 4.1)."""
+        return float(self.adapter_config["lora_alpha"]) / float(self.adapter_config["r"])
+
+    @property
+    def pixel_bounds(self) -> tuple[int, int]:
+        """(min_pixels, max_pixels) of a resized image, from the checkpoint's own file."""
+        size = self.preprocessor.get("size") or {}
+        least = self.preprocessor.get("min_pixels", size.get("shortest_edge"))
+        most = self.preprocessor.get("max_pixels", size.get("longest_edge"))
+        if least is None or most is None:
+            raise CheckpointError(
+                f"{self.directory / PREPROCESSOR} gives no min_pixels and max_pixels"
+            )
+        return int(least), int(most)
+
+    @cached_property
+    def hashes(self) -> dict[str, str]:
+        """sha256 of each file that decides an embedding's value, by its relative path.
+
+        Reads every byte: about 5 s for the real checkpoint on a local disk.
+        """
+        files = {CONFIG, TOKENIZER, PREPROCESSOR, ADAPTER_CONFIG, ADAPTER_WEIGHTS}
+        files |= {str(t.file.relative_to(self.directory)) for t in self.base.values()}
+        return {name: _sha256(self.directory / name) for name in sorted(files)}
+
+
+def open_checkpoint(path: str | Path) -> Checkpoint:
+    """Open and check a checkpoint: every file present, every tensor there and of the right shape.
+
+    Args:
+        path: a local directory, or a hub id (`owner/name`) that huggingface_hub resolves.
+
+    Raises:
+        CheckpointError: no such directory, a missing file, a missing, unexpected or wrongly shaped
+            tensor.
+    """
+    directory = _resolve(str(path))
+    config = _read_json(directory / CONFIG)
+    _demand_keys(config, directory / CONFIG)
+    adapter_config = _read_json(directory / ADAPTER_CONFIG)
+    _refuse_unsupported(adapter_config, directory / ADAPTER_CONFIG)
+    if not (directory / TOKENIZER).is_file():
+        raise CheckpointError(f"{directory / TOKENIZER} is missing")
+    base = _index_base(directory)
+    expected = base_shapes(config)
+    demand_coverage({n: t.shape for n, t in base.items()}, expected, f"checkpoint {directory}")
+    adapters = _index_adapters(directory / ADAPTER_WEIGHTS)
+    demand_coverage(
+        {n: t.shape for n, t in adapters.items()},
+        adapter_shapes(
+            expected,
+            _targeted_modules(adapter_config, expected),
+            tuple(config["task_names"]),
+            adapter_config["r"],
+        ),
+        f"adapter file {directory / ADAPTER_WEIGHTS}",
+    )
+    return Checkpoint(
+        directory=directory,
+        config=config,
+        preprocessor=_read_json(directory / PREPROCESSOR),
+        adapter_config=adapter_config,
+        base=base,
+        adapters=adapters,
+    )
+
+
+def _resolve(path: str) -> Path:
+    directory = Path(path).expanduser()
+    if directory.is_dir():
+        return directory
+    if directory.exists() or not _HUB_ID.match(path):
+        raise CheckpointError(
+            f"{path!r} is not a checkpoint directory; give a directory with {CONFIG}, or a hub id "
+            "(owner/name)"
+        )
+    # imported here: only a hub id needs the client and its second of import time
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+
+    try:
+        return Path(snapshot_download(path, allow_patterns=list(_HUB_FILES)))
+    except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise CheckpointError(
+            f"{path!r} is no local directory, and the hub could not provide it: {reason}"
+        ) from error
+
+
+def _read_json(file: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(file.read_bytes())
+    except FileNotFoundError:
+        raise CheckpointError(f"{file} is missing") from None
+    except (OSError, ValueError) as error:
+        raise CheckpointError(f"{file} cannot be read: {error}") from error
+    if not isinstance(content, dict):
+        raise CheckpointError(f"{file} must hold a JSON object")
+    return content
+
+
+def _demand_keys(config: Mapping[str, Any], file: Path) -> None:
+    wanted = ("vision_config", "multi_vector_projector_dim", "matryoshka_dims", "task_names")
+    text = config.get("text_config") or config
+    decoder = ("hidden_size", "num_hidden_layers", "num_attention_heads", "num_key_value_heads")
+    missing = [key for key in wanted if key not in config]
+    missing += [key for key in decoder if key not in text]
+    if missing:
+        raise CheckpointError(
+            f"{file} has no {', '.join(missing)}: it is not a jina-embeddings-v4 checkpoint"
+        )
+    strategy = config.get("single_vector_pool_strategy", "mean")
+    if strategy != "mean":
+        raise CheckpointError(
+            f"{file}: single_vector_pool_strategy {strategy!r} is not supported; expected 'mean'"
+        )
+
+
+def _refuse_unsupported(adapter_config: Mapping[str, Any], file: Path) -> None:
+    for key in ("use_dora", "use_rslora", "rank_pattern", "alpha_pattern", "lora_bias"):
+        if adapter_config.get(key):
+            raise CheckpointError(
+                f"{file}: {key} is {adapter_config[key]!r}, and only plain LoRA is supported"
+            )
+    for key in ("r", "lora_alpha", "target_modules"):
+        if key not in adapter_config:
+            raise CheckpointError(f"{file} has no {key}")
+
+
+def _targeted_modules(
+    adapter_config: Mapping[str, Any], base: Mapping[str, Shape]
+) -> tuple[str, ...]:
+    """The linear modules that carry an adapter, by the rule of the file's own format (peft).
+
+    A string is a regular expression over the whole module name, a list holds ends of names.
+    """
+    targets = adapter_config["target_modules"]
+    modules = []
+    for name, shape in base.items():
+        module = name.removesuffix(".weight")
+        if module == name or len(shape) != 2 or module.startswith("visual."):
+            continue
+        spelled = f"model.{module}" if module.startswith("language_model.") else module
+        if isinstance(targets, str):
+            hit = re.fullmatch(targets, spelled) is not None
+        else:
+            hit = any(spelled == end or spelled.endswith(f".{end}") for end in targets)
+        if hit:
+            modules.append(module)
+    return tuple(modules)
+
+
+def _index_base(directory: Path) -> dict[str, StoredTensor]:
+    files = sorted(directory.glob("*.safetensors"))
+    if not files:
+        raise CheckpointError(
+            f"{directory} has no *.safetensors file; other weight formats are not read"
+        )
+    index: dict[str, StoredTensor] = {}
+    for file in files:
+        for key, shape in _header(file):
+            name = canonical_base_key(key)
+            if name is None:
+                continue
+            if name in index:
+                raise CheckpointError(f"{file}: tensor {key} is there twice")
+            index[name] = StoredTensor(file=file, key=key, shape=shape)
+    return index
+
+
+def _index_adapters(file: Path) -> dict[AdapterTensor, StoredTensor]:
+    if not file.is_file():
+        raise CheckpointError(f"{file} is missing")
+    index: dict[AdapterTensor, StoredTensor] = {}
+    for key, shape in _header(file):
+        name = parse_adapter_key(key)
+        if name is None:
+            raise CheckpointError(f"{file} has the unexpected tensor {key}")
+        index[name] = StoredTensor(file=file, key=key, shape=shape)
+    return index
+
+
+def _header(file: Path) -> Iterator[tuple[str, Shape]]:
+    """Names and shapes in a safetensors file, read from its JSON header."""
+    try:
+        with file.open("rb") as stream:
+            (length,) = struct.unpack("<Q", stream.read(8))
+            if length > file.stat().st_size:
+                raise ValueError("its header is longer than the file")
+            header = json.loads(stream.read(length))
+    except (OSError, ValueError, struct.error) as error:
+        raise CheckpointError(f"{file} cannot be read as safetensors: {error}") from error
+    for key, entry in header.items():
+        if key != "__metadata__":
+            yield key, tuple(entry["shape"])
+
+
+def _sha256(file: Path) -> str:
+    with file.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()

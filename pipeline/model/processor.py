@@ -1,0 +1,123 @@
+"""Items to what the network reads: token ids, and uint8 pixels for an image. CPU only.
+
+A text is its task's prefix plus itself; special tokens spelled out in user text stay literal text,
+because a stray `<|vision_start|>` would change what the item is. An image is a fixed prompt with
+one pad token for each merged patch. Texts are cut to `max_length` tokens, prefix included, and the
+cut is recorded; images are bounded by their pixels and are never cut.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+from tokenizers import Tokenizer
+
+from pipeline.errors import CheckpointError, Reason, RowError, SpecError
+from pipeline.model.checkpoint import TOKENIZER, Checkpoint
+from pipeline.model.images import PixelBounds, Pixels, decode, resize, to_rgb
+from pipeline.tasks import Task
+
+MAX_LENGTH = 32768
+
+PROCESSOR_VERSION = "1"
+"""Raised by hand whenever a change here or in `images` changes a token or a pixel."""
+
+_BEFORE_PADS = "<|im_start|>user\n<|vision_start|>"
+_PAD = "<|image_pad|>"
+_AFTER_PADS = "<|vision_end|>Describe the image.<|im_end|>\n"
+
+
+@dataclass(frozen=True, kw_only=True)
+class PreparedItem:
+    """One item, ready for the network."""
+
+    token_ids: NDArray[np.int32]
+    """[tokens], the whole prompt."""
+    pixels: Pixels | None
+    """[height, width, 3] resized, for an image."""
+    truncated: bool
+    """Whether the text was cut to max_length."""
+
+
+class Processor:
+    """Prepares the items of one checkpoint; cheap to make, holds no weights."""
+
+    def __init__(
+        self, checkpoint: Checkpoint, *, max_length: int | None = None, max_pixels: int | None = None
+    ) -> None:
+        """Read the tokenizer and the pixel bounds.
+
+        Args:
+            checkpoint: opened.
+            max_length: tokens a text is cut to; None for the model's limit, 32768.
+            max_pixels: bound of a resized image; None for the checkpoint's own.
+
+        Raises:
+            SpecError: max_pixels is below the checkpoint's min_pixels.
+            CheckpointError: the tokenizer cannot be read or lacks a special token.
+        """
+        vision = checkpoint.config["vision_config"]
+        least, most = checkpoint.pixel_bounds
+        self.bounds = PixelBounds(
+            factor=vision["patch_size"] * vision["spatial_merge_size"],
+            least=least,
+            most=max_pixels or most,
+        )
+        if self.bounds.most < least:
+            raise SpecError(
+                f"model.max_pixels: {max_pixels} is below the checkpoint's min_pixels, {least}"
+            )
+        self.max_length = min(max_length or MAX_LENGTH, MAX_LENGTH)
+        try:
+            # the library raises plain Exception for a file it cannot parse
+            self._tokenizer = Tokenizer.from_file(str(checkpoint.directory / TOKENIZER))
+        except Exception as error:
+            raise CheckpointError(
+                f"{checkpoint.directory / TOKENIZER} cannot be read: {error}"
+            ) from error
+        self._tokenizer.no_truncation()
+        self._tokenizer.no_padding()
+        self._before_pads = self._tokenizer.encode(_BEFORE_PADS).ids
+        self._after_pads = self._tokenizer.encode(_AFTER_PADS).ids
+        self._pad = checkpoint.config["image_token_id"]
+        if self._tokenizer.token_to_id(_PAD) != self._pad:
+            raise CheckpointError(
+                f"{checkpoint.directory}: the tokenizer gives {_PAD} the id "
+                f"{self._tokenizer.token_to_id(_PAD)}, config.json says {self._pad}"
+            )
+        # from here on, special tokens spelled in a text are plain text
+        self._tokenizer.encode_special_tokens = True
+
+    def text(self, text: str, task: Task) -> PreparedItem:
+        """Prepare a text.
+
+        Raises:
+            RowError: it is empty, only white space, or not encodable as UTF-8.
+        """
+        if not text.strip():
+            raise RowError(Reason.EMPTY_INPUT, "the text is empty or only white space")
+        try:
+            text.encode()
+        except UnicodeEncodeError as error:
+            raise RowError(Reason.INVALID_UNICODE, f"the text is not Unicode: {error}") from error
+        ids = self._tokenizer.encode(task.prefix + text).ids
+        return PreparedItem(
+            token_ids=np.array(ids[: self.max_length], dtype=np.int32),
+            pixels=None,
+            truncated=len(ids) > self.max_length,
+        )
+
+    def image(self, image: bytes | Image.Image) -> PreparedItem:
+        """Prepare an encoded or decoded image.
+
+        Raises:
+            RowError: it cannot be decoded, is too large, or too long and thin.
+        """
+        pixels = decode(image) if isinstance(image, bytes) else to_rgb(image)
+        pixels = resize(pixels, self.bounds)
+        pads = pixels.shape[0] * pixels.shape[1] // self.bounds.factor**2
+        ids = [*self._before_pads, *[self._pad] * pads, *self._after_pads]
+        return PreparedItem(
+            token_ids=np.array(ids, dtype=np.int32), pixels=pixels, truncated=False
+        )
