@@ -57,3 +57,12 @@ def task_named(name: str, field: str = "task") -> Task:
         raise SpecError(
             f"{field}: {name!r} is not a task; expected one of {', '.join(TASKS)}"
         ) from None
+
+
+def adapter_for(task_name: str | None) -> str:
+    """The adapter whose pool takes a row of that task.
+
+    A row whose task does not exist goes along with the first adapter's, to be quarantined there.
+    """
+    task = TASKS.get(task_name) if task_name is not None else None
+    return ADAPTERS[0] if task is None else task.adapter

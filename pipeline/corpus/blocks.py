@@ -1,8 +1,8 @@
 """Reads the light markup of docstrings and topics into blocks that a page can set.
 
 Only a reader's guess: underlined lines are headings, indented paragraphs and doctests are code,
-lines that start with a bullet are items, all else is running text. Characters outside ASCII are
-replaced, because the font inside Pillow has few of them.
+lines that start with a bullet are items, all else is running text. Typographic marks become ASCII;
+paragraphs with other characters are dropped, because the font inside Pillow has few of them.
 """
 
 import re
@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 _UNDERLINE = re.compile(r"^([=*~^#-])\1{2,}$")
 _DRAWN = re.compile(r"^(?:[+|].*|([=*~^#-])\1{2,}|>>>|[.]{3})$")
-_ALIGNED = re.compile(r"\S {3,}\S")
+_ALIGNED = re.compile(r"\S {3,}\S|\S +# |^>>> ")
 _BULLET = re.compile(r"^(?:[*-]|\d+[.)]) +(?=\S)")
 _ROLE = re.compile(r":[a-z:+]+:`~?\.?([^`]*)`")
 _TYPOGRAPHY = str.maketrans(
@@ -39,7 +39,10 @@ def plain(text: str) -> str:
 def parse(text: str) -> list[Block]:
     """The blocks of a docstring or topic, in order; drawn tables and empty prompts are dropped."""
     blocks: list[Block] = []
-    for paragraph in re.split(r"\n\s*\n", plain(text).strip("\n")):
+    for paragraph in re.split(r"\n\s*\n", text.translate(_TYPOGRAPHY).strip("\n")):
+        if not paragraph.isascii():
+            continue
+        paragraph = plain(paragraph)
         lines = [line.rstrip() for line in paragraph.split("\n") if line.strip()]
         if len(lines) >= 2 and _UNDERLINE.match(lines[1]):
             blocks.append(Block(kind="heading", text=lines[0].strip()))
@@ -54,7 +57,11 @@ def parse(text: str) -> list[Block]:
 def _paragraph(lines: list[str]) -> Iterator[Block]:
     if not lines or all(_DRAWN.match(line.strip()) for line in lines):
         return
-    if _BULLET.match(lines[0].strip()):
+    bullets = [number for number, line in enumerate(lines) if _BULLET.match(line.strip())]
+    if bullets and bullets[0] > 0 and not _is_code(lines):
+        yield from _paragraph(lines[: bullets[0]])
+        yield from _paragraph(lines[bullets[0] :])
+    elif bullets and bullets[0] == 0:
         items: list[str] = []
         for line in lines:
             if _BULLET.match(line.strip()):
@@ -86,13 +93,13 @@ def _reads_as_prose(lines: list[str]) -> bool:
     letters = sum(char.isalpha() or char == " " for char in text)
     return (
         len(text.split()) >= 6
-        and (text[0].isupper() or text[0] == '"')
-        and text[-1] in ".:)"
-        and letters >= 0.87 * len(text)
+        and (text[0].isupper() or text[0] in '"*')
+        and letters >= 0.8 * len(text)
         and not any(_ALIGNED.search(line) for line in lines)
     )
 
 
 def _sentence(text: str) -> str:
     text = re.sub(r"::$", ":", " ".join(text.split()))
+    text = re.sub(r"`([^`]+)`", r"\1", text)
     return re.sub(r"(?<![\w*])\*{1,2}(\w[\w .-]*?)\*{1,2}(?![\w*])", r"\1", text)

@@ -89,15 +89,14 @@ def _report(module: Module, functions: Sequence[Definition], folio: int) -> Page
     title = f"{module.name} in numbers"
     sheet.write(title, TITLE)
     sheet.write("Size and shape of one module", SUBTITLE)
-    classes = [item for item in module.definitions if item.is_class]
+    classes = _longest_first(item for item in module.definitions if item.is_class)
+    ranked = _longest_first(functions)
     documented = sum(bool(item.doc) for item in functions)
-    mean = sum(item.lines for item in functions) / len(functions)
-    ranked = sorted(functions, key=lambda item: (-item.lines, item.qualname))
     sheet.write(
-        f"The source of {module.name} has {module.lines:,} lines. It defines {len(functions)} public "
-        f"functions and methods and {len(classes)} public classes; {documented} of the functions "
-        f"carry a docstring. A function has {mean:.1f} lines on average, and the longest, "
-        f"{ranked[0].qualname}, has {ranked[0].lines}.",
+        f"The source of {module.name} has {module.lines:,} lines. It defines {len(functions)} "
+        f"public functions and methods; {documented} of them carry a docstring. The longest, "
+        f"{ranked[0].qualname}, has {ranked[0].lines} lines; the mean is "
+        f"{sum(item.lines for item in functions) / len(functions):.1f}.",
         BODY,
     )
     sheet.heading("Longest functions")
@@ -105,17 +104,18 @@ def _report(module: Module, functions: Sequence[Definition], folio: int) -> Page
     bar_chart(sheet, "Lines of source, docstring and comments included", longest)
     sheet.heading("Functions by length")
     column_chart(sheet, "Number of functions by lines of source", _histogram(functions))
-    rows = [
-        (
-            item.qualname,
-            str(sum(part.qualname.startswith(f"{item.qualname}.") for part in functions)),
-        )
-        + (f"{item.lines:,}",)
-        for item in sorted(classes, key=lambda item: (-item.lines, item.qualname))
-    ]
+    rows = [(item.qualname, str(_methods(item, functions)), str(item.lines)) for item in classes]
     if rows and not sheet.heading("Largest classes"):
         sheet.table(("Class", "Methods", "Lines"), rows, (0.6, 0.2, 0.2))
     return _page("report", module.name, title, module.name, sheet)
+
+
+def _longest_first(items: Iterable[Definition]) -> list[Definition]:
+    return sorted(items, key=lambda item: (-item.lines, item.qualname))
+
+
+def _methods(owner: Definition, functions: Iterable[Definition]) -> int:
+    return sum(item.qualname.startswith(f"{owner.qualname}.") for item in functions)
 
 
 def _histogram(functions: Sequence[Definition]) -> list[tuple[str, int]]:
@@ -141,7 +141,8 @@ def _essay(label: str, module: str, blocks: list[Block], folio: int) -> Page:
         title, blocks = blocks[0].text, blocks[1:]
     sheet = Sheet(label, folio)
     sheet.write(title, TITLE)
-    sheet.write("The Python language reference", SUBTITLE)
+    is_topic = module == TOPICS_MODULE
+    sheet.write("The Python language reference" if is_topic else "Module notes", SUBTITLE)
     left, width, top, gap = sheet.left, sheet.width, sheet.y, 22
     column = (width - gap) / 2
     sheet.frame(left, column, top)

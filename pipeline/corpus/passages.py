@@ -1,7 +1,7 @@
 """Turns definitions and topics into rows of text, and picks which rows the corpus keeps.
 
-Picking is by a hash of the row's id: no seed, no randomness, and every module has its share. The
-same order mixes the tasks, so that each shard and each row group holds rows of all three adapters.
+Picking is by a hash of the row's id: no seed, no randomness, and every module has its share. A
+second hash mixes what was picked, so that each row group holds rows of all three adapters.
 """
 
 from collections import Counter
@@ -68,11 +68,13 @@ def select(library: Library, samples: int) -> Selection:
     kept += _by_quota(_mixed(_distinct(_queries(library, kept_ids))))
     rest = iter([passage for passage in passages if passage.id not in kept_ids])
     kept += islice(rest, sum(QUOTAS.values()) - len(kept))
-    return Selection(documents=tuple(_mixed(kept)), samples=tuple(islice(rest, samples)))
+    return Selection(
+        documents=tuple(_mixed(kept, salt="order")), samples=tuple(islice(rest, samples))
+    )
 
 
 def split(text: str, limit: int = PASSAGE_CHARS) -> list[str]:
-    """The text in pieces of at most `limit` characters, cut at paragraphs where that is possible."""
+    """The text in pieces of at most `limit` characters, cut at paragraphs where possible."""
     pieces: list[str] = []
     current = ""
     for paragraph in text.split("\n\n"):
@@ -170,8 +172,8 @@ def _distinct(passages: Iterable[Passage]) -> list[Passage]:
     return list({passage.id: passage for passage in by_text.values()}.values())
 
 
-def _mixed(passages: Iterable[Passage]) -> list[Passage]:
-    return sorted(passages, key=lambda passage: (stable_hash(passage.id), passage.id))
+def _mixed(passages: Iterable[Passage], salt: str = "") -> list[Passage]:
+    return sorted(passages, key=lambda passage: (stable_hash(passage.id + salt), passage.id))
 
 
 def stable_hash(name: str) -> bytes:

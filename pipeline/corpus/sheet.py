@@ -78,7 +78,7 @@ def wrap(text: str, size: int, width: float) -> list[str]:
 
 
 def _cut_at(word: str, size: int, width: float) -> int:
-    """How many characters of a word that is too wide fit; after a dot or underscore if it has one."""
+    """How many characters of a too wide word fit, up to a dot or underscore if it has one."""
     fits = 1
     while text_width(word[: fits + 1], size) < width:
         fits += 1
@@ -106,7 +106,7 @@ class Sheet:
         self._image = Image.new("RGB", (WIDTH * SCALE, HEIGHT * SCALE), "white")
         self._draw = ImageDraw.Draw(self._image)
         self.left, self.width, self.bottom = float(MARGIN), float(WIDTH - 2 * MARGIN), HEIGHT - 50.0
-        self.y = 52.0
+        self.y = self._top = 52.0
         right = self.left + self.width
         self.put(self.left, 26, "The Python Standard Library", LABEL)
         self.put(right - text_width(running_head, LABEL.size), 26, running_head, LABEL)
@@ -121,7 +121,7 @@ class Sheet:
 
     def frame(self, left: float, width: float, top: float) -> None:
         """Goes on in another column."""
-        self.left, self.width, self.y = left, width, top
+        self.left, self.width, self.y, self._top = left, width, top, top
 
     def image(self) -> Image.Image:
         """The finished page."""
@@ -164,7 +164,7 @@ class Sheet:
         needed = HEADING.leading * len(wrap(text, HEADING.size, self.width)) + 2 * BODY.leading
         if self.room < needed + 10:
             return text
-        self.y += 4
+        self.y += 4 if self.y > self._top else 0
         return self.write(text, HEADING)
 
     def bullet(self, text: str) -> str:

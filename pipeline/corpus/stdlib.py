@@ -18,9 +18,9 @@ from pathlib import Path
 from textwrap import dedent
 
 SKIPPED = frozenset(
-    "antigravity config-3 dist-packages distutils encodings ensurepip idlelib lib-dynload lib2to3 "
-    "pydoc_data site-packages sitecustomize test tests this tkinter turtledemo usercustomize "
-    "__phello__ __hello__".split()
+    {"antigravity", "dist-packages", "distutils", "encodings", "ensurepip", "idlelib", "lib2to3"}
+    | {"pydoc_data", "site-packages", "sitecustomize", "test", "tests", "this", "tkinter"}
+    | {"turtledemo", "usercustomize"}
 )
 """File and folder names that give no rows, at any depth."""
 

@@ -19,7 +19,7 @@ TEXTS: dict[str, str] = {
     "code": "def f(x: int) -> int:\n\treturn x ** 2  # squares\n\n\nprint(f(3))\n",
     "outer whitespace": "  two spaces before, a newline after\n",
     "prefix typed by the user": "Query: Passage: which is it?",
-    "vision tokens typed by the user": "a <|vision_start|><|image_pad|><|image_pad|><|vision_end|> b",
+    "vision tokens typed by the user": "a <|vision_start|><|image_pad|><|image_pad|><|vision_end|>",
     "chat tokens typed by the user": "<|im_start|>user\nhello<|im_end|>\n<|endoftext|>",
     "long": " ".join(f"Sentence {i} of {i * 7919 % 613} says nothing new." for i in range(40)),
 }

@@ -1,4 +1,4 @@
-"""Every tensor of the adapter file counts: an edit to the file is an edit to the vectors, or refused.
+"""Every tensor of the adapter file counts: an edit to it shows in the vectors, or is refused.
 
 A loader that quietly skips a tensor gives the base model and no error; each test edits one tensor
 of a checkpoint by hand and demands either the oracle's answer for the edited files or a

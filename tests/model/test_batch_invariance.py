@@ -68,3 +68,14 @@ def test_the_same_item_many_times_gives_the_same_many_times(checkpoint: Path) ->
     got = engine_of(checkpoint, TASK).embed([TEXTS["code"]] * 5 + [IMAGES["L"]] * 3, multi=True)
     np.testing.assert_allclose(got.single[:5], np.tile(got.single[0], (5, 1)), rtol=0, atol=1e-6)
     np.testing.assert_allclose(got.single[5:], np.tile(got.single[5], (3, 1)), rtol=0, atol=1e-6)
+
+
+def test_a_call_of_many_packs_gives_what_each_item_gives_alone(
+    checkpoint: Path, alone: list[Embeddings]
+) -> None:
+    # Almost 60,000 tokens: more than a forward pass is likely to take in one go.
+    chosen = [i % len(POOL) for i in range(60 * len(POOL))]
+    got = engine_of(checkpoint, TASK).embed([POOL[i] for i in chosen])
+    assert sum(got.n_tokens) > 55_000
+    right = np.stack([alone[i].single[0] for i in chosen])
+    np.testing.assert_allclose(got.single, right, rtol=0, atol=1e-6)

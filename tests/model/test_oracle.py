@@ -3,8 +3,6 @@
 A referee has to be checked too. None of these tests touches the engine.
 """
 
-from pathlib import Path
-
 import numpy as np
 import pytest
 import torch
@@ -163,7 +161,7 @@ def decoder_by_hand(oracle: Oracle, x_TD: torch.Tensor, positions_3T: torch.Tens
 def test_the_stock_decoder_is_configured_as_the_written_formulas_say(oracle: Oracle) -> None:
     # Engine and oracle both build stock classes: a config key that transformers came to read
     # otherwise (theta, the sections, eps) would fool both, and only this test.
-    for item in ("Query: The nightjar 1 2 3", picture(112, 84)):
+    for item in ("The nightjar 1 2 3", picture(112, 84)):
         right = oracle.embed(item, "code.query")
         if isinstance(item, str):
             ids = oracle.text_ids("Query: " + item)[0]

@@ -263,7 +263,15 @@ def test_the_tokenizer_has_learnt_merges_and_normalises_to_nfc(checkpoint: Path)
     tokenizer = Tokenizer.from_file(str(checkpoint / "tokenizer.json"))
     assert len(tokenizer.encode("the function returns an object").ids) <= 8
     assert tokenizer.decode(tokenizer.encode("e\u0301").ids) == "\u00e9"
-    assert tokenizer.encode("12").tokens == ["1", "2"]
+
+
+def test_the_tokenizer_splits_as_qwen2_does(checkpoint: Path) -> None:
+    tokenizer = Tokenizer.from_file(str(checkpoint / "tokenizer.json"))
+    pieces = tokenizer.pre_tokenizer.pre_tokenize_str("IT'SO pay 42$!\r\n\n  if\t so ")
+    assert [text for text, _ in pieces] == [
+        *("IT", "'S", "O", "\u0120pay", "\u0120", "4", "2", "$!\u010d\u010a\u010a"),
+        *("\u0120", "\u0120if", "\u0109", "\u0120so", "\u0120"),
+    ]
 
 
 def test_special_tokens_have_the_ids_that_the_config_names(checkpoint: Path) -> None:

@@ -1,0 +1,78 @@
+"""The account of a run: what went in, what came out, what was set aside, how fast."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+
+from pipeline.work import Receipt, tally
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunReport:
+    """What an embedding run did."""
+
+    dataset: str
+    """Root of the dataset."""
+    version: int
+    """The snapshot that holds the result."""
+    up_to_date: bool
+    """Whether that snapshot was there already, so nothing was done."""
+    rows: int
+    """Source rows."""
+    items: int
+    """Embeddings those rows asked for."""
+    embedded: dict[str, int]
+    """Embeddings, by modality."""
+    quarantined: dict[str, int]
+    """Items set aside, by reason."""
+    pools: dict[str, int]
+    """Embeddings and rejects by adapter."""
+    tokens: int
+    """Tokens embedded."""
+    files: int
+    """Data files."""
+    bytes: int
+    """Their size."""
+    seconds: float
+    """From the start of the first unit's reading to the commit."""
+
+    def to_json(self) -> str:
+        """As one JSON object."""
+        return json.dumps(asdict(self), indent=2)
+
+    def sentence(self) -> str:
+        """A short account for a person."""
+        embedded = sum(self.embedded.values())
+        if self.up_to_date:
+            return f"up to date: {embedded:,} rows embedded before, nothing to do"
+        parts = ", ".join(f"{count:,} {name}" for name, count in sorted(self.embedded.items()))
+        text = f"{embedded:,} rows embedded ({parts}), {self.tokens:,} tokens in {self.seconds:.1f} s"
+        if self.quarantined:
+            reasons = ", ".join(f"{count:,} {name}" for name, count in self.quarantined.items())
+            text += f"; {sum(self.quarantined.values()):,} quarantined ({reasons})"
+        return text
+
+
+def account(
+    receipts: Sequence[Receipt], *, dataset: str, version: int, seconds: float
+) -> RunReport:
+    """The report of a run that has committed."""
+    total = tally(receipts)
+    pools: dict[str, int] = {}
+    for receipt in receipts:
+        pools[receipt.adapter] = pools.get(receipt.adapter, 0) + receipt.items
+    files = [receipt.data for receipt in receipts if receipt.data is not None]
+    return RunReport(
+        dataset=dataset,
+        version=version,
+        up_to_date=False,
+        rows=total.rows,
+        items=total.items,
+        embedded=dict(total.embedded),
+        quarantined=dict(total.quarantined.most_common()),
+        pools=pools,
+        tokens=total.tokens,
+        files=len(files),
+        bytes=sum(file.size for file in files),
+        seconds=seconds,
+    )

@@ -1,0 +1,64 @@
+"""Folders of images: planned from the listing alone, one object for each row."""
+
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+
+import pyarrow as pa
+
+from pipeline.errors import Reason
+from pipeline.shards.shape import Inspected, SourceRow, count_adapters, rows_per_unit, to_table
+from pipeline.spec import SourceSpec
+from pipeline.storage import StoredObject, base_directory, locate, read_object
+from pipeline.work import Segment
+
+SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff")
+
+_CONCURRENT_READS = 8
+
+
+def inspect(
+    source: SourceSpec, index: int, files: Sequence[StoredObject], unit_rows: int | None
+) -> Inspected:
+    """Plan a folder: files in listing order, some of them in each segment."""
+    found = Inspected(id_type=pa.string())
+    step = rows_per_unit(source, unit_rows)
+    for first in range(0, len(files), step):
+        chosen = tuple(files[first : first + step])
+        found.segments.append(
+            Segment(source=index, shard=chosen[0], first_row=first, rows=len(chosen), files=chosen)
+        )
+        found.by_adapter.append(count_adapters(source, len(chosen)))
+    return found
+
+
+def read(
+    source: SourceSpec,
+    segment: Segment,
+    id_type: pa.DataType,
+    kept: Sequence[pa.Field],
+    batch_rows: int,
+) -> Iterator[pa.Table]:
+    """The images of a segment, in order, encoded as they are; the id is the relative path."""
+    assert isinstance(source.task, str)
+    task = source.task
+    bases = [locate(base_directory(uri)).path for uri in source.uris]
+
+    def row(file: StoredObject) -> SourceRow:
+        try:
+            content, fault = read_object(file.uri), None
+        except FileNotFoundError:
+            content, fault = None, (Reason.IMAGE_NOT_FOUND, "it was listed and is gone")
+        name = _relative(locate(file.uri).path, bases)
+        return SourceRow(locator=file.uri, id=name, task=task, image=content, fault=fault)
+
+    with ThreadPoolExecutor(_CONCURRENT_READS) as pool:
+        for at in range(0, len(segment.files), batch_rows):
+            rows = list(pool.map(row, segment.files[at : at + batch_rows]))
+            yield to_table(rows, segment.first_row + at, id_type, kept)
+
+
+def _relative(path: str, bases: Sequence[str]) -> str:
+    for base in bases:
+        if path.startswith(f"{base}/"):
+            return path.removeprefix(f"{base}/")
+    return path

@@ -1,0 +1,58 @@
+"""Images that a row names by a path below the source.
+
+A path comes from data, so it is held below the source: no scheme, no absolute path, no `..`, no
+percent-encoding. What cannot be fetched is a fault of its row, not of the run.
+"""
+
+import posixpath
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from pipeline.errors import Reason, RowError
+from pipeline.storage import locate, read_object
+
+_CONCURRENT_READS = 8
+
+
+def read_images(base: str, paths: list[str | None]) -> list[bytes | RowError | None]:
+    """The bytes of each image, in order; a RowError in place of one that cannot be had.
+
+    Args:
+        base: the directory the paths are relative to, as a URL.
+        paths: relative paths; None where the row has no image.
+    """
+    if not any(path is not None for path in paths):
+        return [None] * len(paths)
+    with ThreadPoolExecutor(_CONCURRENT_READS) as pool:
+        return list(pool.map(lambda path: _read(base, path), paths))
+
+
+def _read(base: str, path: str | None) -> bytes | RowError | None:
+    if path is None:
+        return None
+    try:
+        return read_object(_below(base, path))
+    except RowError as error:
+        return error
+    except (FileNotFoundError, IsADirectoryError):
+        return RowError(Reason.IMAGE_NOT_FOUND, f"no object {path!r} below {base}")
+
+
+def _below(base: str, path: str) -> str:
+    """The URL of a path, held below the base.
+
+    Raises:
+        RowError: the path could lead elsewhere.
+    """
+    parts = path.split("/")
+    unsafe = "://" in path or path.startswith("/") or ".." in parts or "%" in path or "\\" in path
+    if unsafe or not path or "\0" in path:
+        raise RowError(Reason.UNSAFE_PATH, f"{path!r} is not a plain path below the source")
+    uri = f"{base.rstrip('/')}/{posixpath.normpath(path)}"
+    at = locate(uri)
+    # a symbolic link below the source may still point out of it
+    if at.protocol == "file" and not Path(at.path).resolve().is_relative_to(
+        Path(locate(base).path).resolve()
+    ):
+        raise RowError(Reason.UNSAFE_PATH, f"{path!r} is a link out of the source")
+    return uri

@@ -1,0 +1,108 @@
+"""What the formats share: the result of an inspection, type agreement, and building source rows."""
+
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import pyarrow as pa
+
+from pipeline.errors import Reason, SourceError
+from pipeline.schema import source_schema
+from pipeline.spec import SourceSpec
+from pipeline.tasks import adapter_for, task_named
+from pipeline.work import Segment
+
+TEXT_UNIT_ROWS = 1024
+IMAGE_UNIT_ROWS = 128
+"""A page is about a thousand tokens and 1.7 MB resized: 128 of them are some 200 MB."""
+UNIT_BYTES = 64 << 20
+"""A unit's encoded input is kept below this where the shard says how large its rows are."""
+
+
+@dataclass(kw_only=True)
+class Inspected:
+    """What planning learns of one shard."""
+
+    segments: list[Segment] = field(default_factory=list)
+    """Its rows, in runs that can be opened alone."""
+    by_adapter: list[Counter[str]] = field(default_factory=list)
+    """For each segment, how many of its rows go to each adapter."""
+    id_type: pa.DataType = field(default_factory=pa.null)
+    """Of the ids; null when the shard has no row to tell."""
+    kept: dict[str, pa.DataType] = field(default_factory=dict)
+    """Of the kept columns; null likewise."""
+
+
+def rows_per_unit(source: SourceSpec, wanted: int | None, row_bytes: float = 0.0) -> int:
+    """How many rows a unit has: as asked for, else by modality and the size of a row."""
+    if wanted is not None:
+        return wanted
+    rows = IMAGE_UNIT_ROWS if source.maps_image else TEXT_UNIT_ROWS
+    return max(1, min(rows, int(UNIT_BYTES // row_bytes))) if row_bytes else rows
+
+
+def count_adapters(source: SourceSpec, tasks: Iterable[str | None] | int) -> Counter[str]:
+    """Rows by adapter: of a routing column's values, or of that many rows of the one task."""
+    if isinstance(tasks, int):
+        assert isinstance(source.task, str)
+        return Counter({task_named(source.task).adapter: tasks})
+    return Counter(adapter_for(task) for task in tasks)
+
+
+def infer_type(values: Sequence[Any], field_name: str, shard: str) -> pa.DataType:
+    """The Arrow type of parsed JSON values.
+
+    Raises:
+        SourceError: they have no common type.
+    """
+    try:
+        return pa.infer_type(values)
+    except (pa.ArrowInvalid, pa.ArrowTypeError) as error:
+        raise SourceError(
+            f"{field_name} has values of different types in {shard}: {str(error).splitlines()[0]}"
+        ) from None
+
+
+def agree(one: pa.DataType, other: pa.DataType) -> pa.DataType | None:
+    """The type that holds both: equal ones, anything with null, whole with broken numbers."""
+    if one.equals(other) or pa.types.is_null(other):
+        return one
+    if pa.types.is_null(one):
+        return other
+    if {str(one), str(other)} == {"int64", "double"}:
+        return pa.float64()
+    return None
+
+
+@dataclass(kw_only=True)
+class SourceRow:
+    """One row as read, before it becomes Arrow."""
+
+    locator: str
+    id: Any
+    task: str | None
+    text: bytes | None = None
+    image: bytes | None = None
+    kept: Mapping[str, Any] = field(default_factory=dict)
+    fault: tuple[Reason, str] | None = None
+
+
+def to_table(
+    rows: Sequence[SourceRow], first_row: int, id_type: pa.DataType, kept: Sequence[pa.Field]
+) -> pa.Table:
+    """Source rows as Arrow."""
+    columns = {
+        "row": range(first_row, first_row + len(rows)),
+        "locator": [row.locator for row in rows],
+        "id": [row.id for row in rows],
+        "task": [row.task for row in rows],
+        "text": [row.text for row in rows],
+        "image": [row.image for row in rows],
+        "kept": [{f.name: row.kept.get(f.name) for f in kept} for row in rows],
+        "reason": [row.fault and str(row.fault[0]) for row in rows],
+        "stage": ["source" if row.fault else None for row in rows],
+        "message": [row.fault and row.fault[1] for row in rows],
+    }
+    schema = source_schema(id_type, kept)
+    return pa.table([pa.array(columns[f.name], f.type) for f in schema], schema=schema)

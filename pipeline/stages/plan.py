@@ -1,0 +1,131 @@
+"""Plan: list the source and cut it into units of work, without reading a payload.
+
+Everything a user can get wrong about the source is found here, before a model is loaded: no object
+matches, a column is missing, two shards disagree about a type.
+"""
+
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from math import ceil
+
+import pyarrow as pa
+
+from pipeline.errors import SourceError
+from pipeline.shards import INSPECTORS, SUFFIXES, images
+from pipeline.shards.shape import Inspected, agree, rows_per_unit
+from pipeline.spec import JobSpec, SourceSpec
+from pipeline.storage import StoredObject, list_objects
+from pipeline.work import WorkUnit
+
+_CONCURRENT_INSPECTIONS = 8
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """What is to be done."""
+
+    units: tuple[WorkUnit, ...]
+    """In the order of the source."""
+    id_type: pa.DataType
+    """Of every id."""
+    kept: tuple[pa.Field, ...]
+    """The columns carried to the output, of all sources."""
+
+    @property
+    def rows(self) -> int:
+        """Source rows."""
+        return sum(unit.rows for unit in self.units)
+
+    @property
+    def rows_by_adapter(self) -> dict[str, int]:
+        """Source rows of each adapter that has any."""
+        rows: dict[str, int] = {}
+        for unit in self.units:
+            rows[unit.adapter] = rows.get(unit.adapter, 0) + unit.rows
+        return rows
+
+
+def plan_work(spec: JobSpec) -> Plan:
+    """Plan a job.
+
+    Raises:
+        SourceError: nothing to read, or something that cannot be read as the spec says.
+    """
+    wanted = spec.compute.unit_rows
+    unit_rows = wanted if isinstance(wanted, int) else None
+    inspected: list[tuple[str, SourceSpec, Inspected]] = []
+    for index, source in enumerate(spec.sources):
+        shards = _list(source)
+        inspected += [(name, source, f) for name, f in _inspect(source, index, shards, unit_rows)]
+    units = [
+        unit for _, source, found in inspected for unit in _units(source, found, unit_rows)
+    ]
+    if not units:
+        raise SourceError(
+            f"source.uri: {_spelled(spec)} has no rows; an empty source is refused, since it is "
+            "more often a wrong path than an empty corpus"
+        )
+    id_type = pa.null()
+    kept: dict[str, pa.DataType] = {}
+    for name, source, found in inspected:
+        id_type = _agree(id_type, found.id_type, "source.id", name)
+        for column in source.keep:
+            kept[column] = _agree(
+                kept.get(column, pa.null()), found.kept[column], f"source.keep: {column!r}", name
+            )
+    return Plan(
+        units=tuple(units),
+        id_type=_or_string(id_type),
+        kept=tuple(pa.field(name, _or_string(kind)) for name, kind in kept.items()),
+    )
+
+
+def _list(source: SourceSpec) -> list[StoredObject]:
+    shards: dict[str, StoredObject] = {}
+    for uri in source.uris:
+        found = list_objects(uri, SUFFIXES[source.format])
+        if not found:
+            raise SourceError(
+                f"source.uri: no object matches {uri!r} (a directory is searched for "
+                f"{', '.join(SUFFIXES[source.format])})"
+            )
+        shards |= {shard.uri: shard for shard in found}
+    return list(shards.values())
+
+
+def _inspect(
+    source: SourceSpec, index: int, shards: Sequence[StoredObject], unit_rows: int | None
+) -> Iterator[tuple[str, Inspected]]:
+    if source.format == "images":
+        yield source.uris[0], images.inspect(source, index, shards, unit_rows)
+        return
+    inspect = INSPECTORS[source.format]
+    with ThreadPoolExecutor(_CONCURRENT_INSPECTIONS) as pool:
+        found = pool.map(lambda shard: inspect(source, index, shard, unit_rows), shards)
+        yield from zip((shard.uri for shard in shards), found, strict=True)
+
+
+def _units(source: SourceSpec, found: Inspected, unit_rows: int | None) -> Iterator[WorkUnit]:
+    """Each adapter's rows of each segment, in even slices where they are too many for one unit."""
+    for segment, by_adapter in zip(found.segments, found.by_adapter, strict=True):
+        for adapter, rows in sorted(by_adapter.items()):
+            slices = ceil(rows / rows_per_unit(source, unit_rows))
+            bounds = [rows * i // slices for i in range(slices + 1)]
+            for start, stop in zip(bounds, bounds[1:], strict=False):
+                yield WorkUnit(segment=segment, adapter=adapter, start=start, stop=stop)
+
+
+def _agree(one: pa.DataType, other: pa.DataType, what: str, shard: str) -> pa.DataType:
+    agreed = agree(one, other)
+    if agreed is None:
+        raise SourceError(f"{what} is {other} in {shard}, and {one} in the shards before it")
+    return agreed
+
+
+def _or_string(kind: pa.DataType) -> pa.DataType:
+    return pa.string() if pa.types.is_null(kind) else kind
+
+
+def _spelled(spec: JobSpec) -> str:
+    return ", ".join(repr(uri) for source in spec.sources for uri in source.uris)

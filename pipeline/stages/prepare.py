@@ -1,0 +1,129 @@
+"""Prepare: decode, tokenise, resize and hash the rows of a unit, on a CPU.
+
+Encoded bytes come in, token ids and resized uint8 pixels go out; a float array would be eight
+times as large. A row becomes one item for each of text and image it has; a row that cannot be
+prepared becomes an item with a reason, and its neighbours do not notice.
+"""
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from pipeline.errors import Reason, RowError
+from pipeline.model.processor import PreparedItem, Processor
+from pipeline.schema import prepared_schema
+from pipeline.tasks import TASKS, Modality, Task
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Item:
+    at: int
+    """Index of its row in the table."""
+    modality: Modality | None
+    source_hash: bytes | None
+    prepared: PreparedItem | None
+    fault: tuple[str, str, str] | None
+    """Reason, stage, message."""
+
+
+class Prepare:
+    """Source rows in, prepared items out; both as Arrow tables."""
+
+    def __init__(
+        self, processor: Processor, id_type: pa.DataType, kept: Sequence[pa.Field]
+    ) -> None:
+        self._processor = processor
+        self._schema = prepared_schema(id_type, kept)
+
+    def __call__(self, rows: pa.Table) -> pa.Table:
+        """One unit: a table of `source_schema` to one of `prepared_schema`."""
+        items = [
+            item
+            for at, row in enumerate(rows.drop_columns(["kept"]).to_pylist())
+            for item in self._items(at, row)
+        ]
+        ready = [item.prepared for item in items]
+        taken = rows.combine_chunks().take(pa.array([item.at for item in items], pa.int64()))
+        columns = {name: taken[name] for name in ("row", "locator", "id", "task", "kept")}
+        columns["modality"] = pa.array([item.modality for item in items], pa.string())
+        columns["source_hash"] = pa.array([i.source_hash for i in items], pa.binary(32))
+        columns["token_ids"] = _token_lists(ready)
+        columns["truncated"] = pa.array([p is not None and p.truncated for p in ready])
+        pixels = [None if p is None else p.pixels for p in ready]
+        columns["pixels"] = pa.array(
+            [None if p is None else p.data for p in pixels], pa.large_binary()
+        )
+        for axis, name in enumerate(("height", "width")):
+            sides = [None if p is None else p.shape[axis] for p in pixels]
+            columns[name] = pa.array(sides, pa.int32())
+        for part, name in enumerate(("reason", "stage", "message")):
+            faults = [item.fault and item.fault[part] for item in items]
+            columns[name] = pa.array(faults, pa.string())
+        return pa.table([columns[field.name] for field in self._schema], schema=self._schema)
+
+    def _items(self, at: int, row: dict[str, Any]) -> list[_Item]:
+        text, image = row["text"], row["image"]
+        if row["reason"] is not None:
+            # the fault of one modality leaves the other one whole
+            items = [_faulty(at, None, None, row["reason"], row["stage"], row["message"])]
+        else:
+            items = []
+        task = TASKS.get(row["task"]) if row["task"] is not None else None
+        if row["id"] is None and not items:
+            return [_refused(at, Reason.NULL_ID, "the id is null")]
+        if task is None and not items:
+            message = f"{row['task']!r} is not one of {', '.join(TASKS)}"
+            return [_refused(at, Reason.UNKNOWN_TASK, message)]
+        if task is not None and row["id"] is not None:
+            items += [
+                self._item(at, modality, content, task)
+                for modality, content in ((Modality.TEXT, text), (Modality.IMAGE, image))
+                if content is not None
+            ]
+        return items or [_refused(at, Reason.NULL_INPUT, "neither a text nor an image")]
+
+    def _item(self, at: int, modality: Modality, content: bytes, task: Task) -> _Item:
+        source_hash = hashlib.sha256(f"{modality}\0".encode() + content).digest()
+        try:
+            if modality is Modality.IMAGE:
+                prepared = self._processor.image(content)
+            else:
+                prepared = self._processor.text(_decode(content), task)
+        except RowError as error:
+            return _faulty(at, modality, source_hash, str(error.reason), "prepare", str(error))
+        return _Item(
+            at=at, modality=modality, source_hash=source_hash, prepared=prepared, fault=None
+        )
+
+
+def _decode(content: bytes) -> str:
+    try:
+        return content.decode()
+    except UnicodeDecodeError as error:
+        raise RowError(Reason.INVALID_UNICODE, f"the text is not UTF-8: {error}") from error
+
+
+def _refused(at: int, reason: Reason, message: str) -> _Item:
+    return _faulty(at, None, None, str(reason), "prepare", message)
+
+
+def _faulty(
+    at: int,
+    modality: Modality | None,
+    source_hash: bytes | None,
+    reason: str,
+    stage: str,
+    message: str,
+) -> _Item:
+    fault = (reason, stage, message)
+    return _Item(at=at, modality=modality, source_hash=source_hash, prepared=None, fault=fault)
+
+
+def _token_lists(ready: Sequence[PreparedItem | None]) -> pa.ListArray:
+    ids = [np.empty(0, np.int32) if p is None else p.token_ids for p in ready]
+    offsets = np.concatenate([[0], np.cumsum([len(i) for i in ids])]).astype(np.int32)
+    return pa.ListArray.from_arrays(pa.array(offsets), pa.array(np.concatenate(ids)))

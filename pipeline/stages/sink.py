@@ -1,0 +1,85 @@
+"""Sink: write a unit's embeddings and its quarantined rows, and return the receipt.
+
+A file is built in memory, hashed, and put once under a name no other attempt has. Only the receipt
+makes it count: a file of an attempt that was retried is an orphan that no reader sees.
+"""
+
+import hashlib
+import io
+import uuid
+from collections import Counter
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from pipeline.dataset import DATA, QUARANTINE
+from pipeline.errors import ConservationError
+from pipeline.schema import quarantine_schema
+from pipeline.storage import Folder
+from pipeline.work import Receipt, WrittenFile
+
+
+class Sink:
+    """Embedded items in, receipts out."""
+
+    def __init__(self, folder: Folder, schema: pa.Schema, fingerprint: str) -> None:
+        """Make the stage.
+
+        Args:
+            folder: the dataset's root.
+            schema: of the embeddings, from `output_schema`.
+            fingerprint: of every embedding.
+        """
+        self._folder = folder
+        self._schema = schema
+        self._quarantine = quarantine_schema(schema.field("id").type)
+        self._generation = fingerprint[:8]
+
+    def __call__(self, items: pa.Table, unit: str, adapter: str) -> Receipt:
+        """Write one unit, a table of `embedded_schema`.
+
+        Raises:
+            ConservationError: an item is there twice.
+        """
+        rows = items["row"].to_pylist()
+        pairs = Counter(zip(rows, items["modality"].to_pylist(), strict=True))
+        twice = next((pair for pair, count in pairs.items() if count > 1), None)
+        if twice is not None:
+            raise ConservationError(f"unit {unit}: row {twice[0]} is there twice as {twice[1]}")
+        well = items.filter(pc.is_null(items["reason"]))
+        faulty = items.filter(pc.is_valid(items["reason"]))
+        return Receipt(
+            unit=unit,
+            adapter=adapter,
+            rows=len(set(rows)),
+            items=items.num_rows,
+            embedded=dict(Counter(well["modality"].to_pylist())),
+            quarantined=dict(Counter(faulty["reason"].to_pylist())),
+            tokens=pc.sum(well["n_tokens"]).as_py() or 0,
+            data=self._write(DATA, self._output(well), unit),
+            quarantine=self._write(QUARANTINE, faulty.select(self._quarantine.names), unit),
+        )
+
+    def _output(self, items: pa.Table) -> pa.Table:
+        kept = items["kept"].combine_chunks()
+        columns = [
+            items[name] if name in items.column_names else pc.struct_field(kept, name)
+            for name in self._schema.names
+        ]
+        return pa.table(columns, schema=self._schema)
+
+    def _write(self, kind: str, table: pa.Table, unit: str) -> WrittenFile | None:
+        if table.num_rows == 0:
+            return None
+        buffer = io.BytesIO()
+        with pa.ipc.new_file(buffer, table.schema) as writer:
+            writer.write_table(table.combine_chunks())
+        data = buffer.getvalue()
+        path = f"{kind}/{self._generation}/{unit}-{uuid.uuid4().hex}.arrow"
+        self._folder.put(path, data)
+        return WrittenFile(
+            path=path,
+            sha256=hashlib.sha256(data).hexdigest(),
+            size=len(data),
+            rows=table.num_rows,
+        )

@@ -1,0 +1,237 @@
+"""Object storage by URL, through fsspec; a local directory is one case of it.
+
+Two rules make the rest of the house safe. Whole objects only: bytes are built in memory and put
+once, because a stream that is closed by an exception publishes half a file. And one primitive,
+put-if-absent, that must really be atomic: fsspec's own `create` on local files checks and then
+writes, and lets several writers win, so `file://` creates by hard link here.
+"""
+
+import os
+import posixpath
+import tempfile
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any, BinaryIO, cast
+
+import fsspec
+from fsspec import AbstractFileSystem
+from fsspec.utils import get_protocol
+
+from pipeline.errors import OutputError, SourceError
+
+CREATES_ATOMICALLY = frozenset({"file", "s3"})
+"""Protocols whose put-if-absent has one winner: a hard link, and If-None-Match on S3."""
+
+_GLOB = frozenset("*?[")
+
+
+@dataclass(frozen=True, kw_only=True)
+class StoredObject:
+    """One object, as listed."""
+
+    uri: str
+    """Its whole URL; an absolute path when local."""
+    size: int
+    """In bytes."""
+    etag: str
+    """Changes whenever the content does: the store's ETag, or a local file's time of change."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Location:
+    """A path on a file system."""
+
+    filesystem: AbstractFileSystem
+    """The fsspec file system."""
+    path: str
+    """The path in its own spelling."""
+
+    @property
+    def protocol(self) -> str:
+        """`file`, `s3`, ..."""
+        protocol = self.filesystem.protocol
+        name = protocol if isinstance(protocol, str) else protocol[0]
+        return "file" if name in ("local", "file") else name
+
+
+def locate(uri: str) -> Location:
+    """The file system and path of a URL; a bare path is local.
+
+    Raises:
+        SourceError: no installed package knows the protocol.
+    """
+    protocol = get_protocol(uri)
+    try:
+        filesystem = _filesystem(protocol)
+    except (ImportError, ValueError) as error:
+        raise SourceError(f"{uri!r}: cannot open {protocol}:// locations: {error}") from error
+    path = filesystem._strip_protocol(os.path.expanduser(uri) if protocol == "file" else uri)
+    return Location(filesystem=filesystem, path=cast(str, path))
+
+
+@cache
+def _filesystem(protocol: str) -> AbstractFileSystem:
+    # listings are never cached: a listing decides which snapshot is the newest
+    return cast(AbstractFileSystem, fsspec.filesystem(protocol, use_listings_cache=False))
+
+
+def list_objects(pattern: str, suffixes: tuple[str, ...] = ()) -> list[StoredObject]:
+    """The objects a URL names, sorted: a glob, one object, or a directory with all below it.
+
+    Args:
+        pattern: the URL.
+        suffixes: for a directory, only names that end in one of these, in any case.
+
+    Raises:
+        SourceError: the store cannot be read.
+    """
+    at = locate(pattern)
+    try:
+        if _GLOB & set(at.path):
+            found = at.filesystem.glob(at.path, detail=True)
+        else:
+            found = at.filesystem.find(at.path, detail=True)
+            if suffixes and set(found) != {at.path}:
+                found = {p: i for p, i in found.items() if p.lower().endswith(suffixes)}
+    except FileNotFoundError:
+        found = {}
+    except OSError as error:
+        raise SourceError(f"cannot list {pattern!r}: {error}") from error
+    return [
+        _stored(at, path, info)
+        for path, info in sorted(cast("dict[str, dict[str, Any]]", found).items())
+        if info["type"] == "file" and not _hidden(path)
+    ]
+
+
+def stat(uri: str) -> StoredObject:
+    """One object by its URL.
+
+    Raises:
+        FileNotFoundError: it is not there.
+    """
+    at = locate(uri)
+    return _stored(at, at.path, at.filesystem.info(at.path))
+
+
+def open_object(uri: str) -> BinaryIO:
+    """Open an object for random reads."""
+    at = locate(uri)
+    return cast(BinaryIO, at.filesystem.open(at.path, "rb"))
+
+
+def read_object(uri: str, start: int | None = None, stop: int | None = None) -> bytes:
+    """The bytes of an object, or of a range of it."""
+    at = locate(uri)
+    return cast(bytes, at.filesystem.cat_file(at.path, start=start, end=stop))
+
+
+def base_directory(pattern: str) -> str:
+    """The directory before the first glob, with which relative paths in the data begin."""
+    at = locate(pattern)
+    parts = at.path.split("/")
+    first = next((i for i, part in enumerate(parts) if _GLOB & set(part)), None)
+    if first is not None:
+        return cast(str, at.filesystem.unstrip_protocol("/".join(parts[:first])))
+    path = at.path if at.filesystem.isdir(at.path) else posixpath.dirname(at.path)
+    return cast(str, at.filesystem.unstrip_protocol(path))
+
+
+class Folder:
+    """A writable folder by URL: whole objects, put or created."""
+
+    def __init__(self, uri: str) -> None:
+        self._at = locate(uri)
+        self.uri = uri.rstrip("/")
+
+    @property
+    def filesystem(self) -> AbstractFileSystem:
+        """The fsspec file system, for readers that take one."""
+        return self._at.filesystem
+
+    def path(self, name: str) -> str:
+        """The path of an object in it, in the file system's spelling."""
+        return f"{self._at.path}/{name}"
+
+    def get(self, name: str) -> bytes:
+        """The bytes of an object.
+
+        Raises:
+            FileNotFoundError: it is not there.
+        """
+        return cast(bytes, self.filesystem.cat_file(self.path(name)))
+
+    def put(self, name: str, data: bytes) -> None:
+        """Put a whole object, replacing any; a local one appears at once, under its name."""
+        if self._at.protocol != "file":
+            self.filesystem.pipe_file(self.path(name), data)
+            return
+        with _written_beside(Path(self.path(name)), data) as temporary:
+            os.replace(temporary.name, self.path(name))
+
+    def create(self, name: str, data: bytes) -> None:
+        """Put a whole object if none is there; of several at once, one wins.
+
+        Raises:
+            FileExistsError: one is there. On a network file system it may be our own, when the
+                reply to a first try was lost: compare the bytes.
+            OutputError: the store has no put-if-absent.
+        """
+        if self._at.protocol not in CREATES_ATOMICALLY:
+            raise OutputError(
+                f"{self.uri}: {self._at.protocol}:// has no put-if-absent here; use one of "
+                f"{', '.join(sorted(CREATES_ATOMICALLY))}"
+            )
+        if self._at.protocol != "file":
+            self.filesystem.pipe_file(self.path(name), data, mode="create")
+            return
+        with _written_beside(Path(self.path(name)), data) as temporary:
+            os.link(temporary.name, self.path(name))
+            os.unlink(temporary.name)
+
+    def names(self, prefix: str) -> list[str]:
+        """Names of the objects directly below a sub-folder, sorted; none when it is not there."""
+        try:
+            found = self.filesystem.ls(self.path(prefix), detail=False)
+        except FileNotFoundError:
+            return []
+        names: Iterable[str] = (posixpath.basename(path) for path in found)
+        return sorted(name for name in names if not _hidden(name))
+
+
+class _written_beside:  # noqa: N801  a context manager reads as a verb
+    """A durable temporary file beside its destination, gone afterwards unless it was moved."""
+
+    def __init__(self, destination: Path, data: bytes) -> None:
+        self._destination, self._data = destination, data
+
+    def __enter__(self) -> "tempfile._TemporaryFileWrapper[bytes]":
+        self._destination.parent.mkdir(parents=True, exist_ok=True)
+        self._file = tempfile.NamedTemporaryFile(
+            dir=self._destination.parent, prefix=".", suffix=".tmp", delete=False
+        )
+        self._file.write(self._data)
+        self._file.flush()
+        os.fsync(self._file.fileno())
+        return self._file
+
+    def __exit__(self, *exc_info: object) -> None:
+        self._file.close()
+        Path(self._file.name).unlink(missing_ok=True)
+        directory = os.open(self._destination.parent, os.O_RDONLY)
+        try:
+            os.fsync(directory)
+        finally:
+            os.close(directory)
+
+
+def _stored(at: Location, path: str, info: dict[str, Any]) -> StoredObject:
+    etag = info.get("ETag") or info.get("etag") or info.get("md5Hash") or info.get("mtime")
+    uri = path if at.protocol == "file" else cast(str, at.filesystem.unstrip_protocol(path))
+    return StoredObject(uri=uri, size=int(info["size"]), etag=str(etag).strip('"'))
+
+
+def _hidden(path: str) -> bool:
+    return posixpath.basename(path).startswith((".", "_"))

@@ -1,0 +1,126 @@
+"""A unit of work, and the receipt for it.
+
+A segment is a run of rows of one shard that is opened once: row groups of a Parquet file, a byte
+range of a tar or JSONL shard, some files of an image folder. A unit is the rows of one segment
+that go to one adapter, or a slice of them; it is one block, one call of an actor and one file.
+Receipts come back from the writers; the driver commits nothing else.
+"""
+
+import hashlib
+import json
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, field
+
+from pipeline.storage import StoredObject
+
+
+@dataclass(frozen=True, kw_only=True)
+class Segment:
+    """Rows that are opened together."""
+
+    source: int
+    """Which source of the spec."""
+    shard: StoredObject
+    """The shard; for an image folder, the first of the files."""
+    first_row: int
+    """Number of its first row in the shard."""
+    rows: int
+    """How many rows it has, for all adapters."""
+    row_groups: tuple[int, ...] = ()
+    """Parquet: which row groups."""
+    span: tuple[int, int] = (0, 0)
+    """Tar and JSONL: first byte, and the byte after the last."""
+    files: tuple[StoredObject, ...] = ()
+    """Image folder: which files."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class WorkUnit:
+    """Rows that are embedded and written together."""
+
+    segment: Segment
+    """Where they are."""
+    adapter: str
+    """Who embeds them."""
+    start: int
+    """First row, counted among the segment's rows of that adapter."""
+    stop: int
+    """The row after the last, counted likewise."""
+
+    @property
+    def rows(self) -> int:
+        """How many source rows it has."""
+        return self.stop - self.start
+
+    def key(self, fingerprint: str) -> str:
+        """Names the work: the same rows of the same object under the same fingerprint."""
+        parts = {"unit": asdict(self), "fingerprint": fingerprint}
+        return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:32]
+
+
+@dataclass(frozen=True, kw_only=True)
+class WrittenFile:
+    """An immutable file of the dataset."""
+
+    path: str
+    """Below the dataset's root."""
+    sha256: str
+    """Of its bytes."""
+    size: int
+    """In bytes."""
+    rows: int
+    """Rows in it."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Receipt:
+    """What became of a unit."""
+
+    unit: str
+    """Its key."""
+    adapter: str
+    """Who embedded it."""
+    rows: int
+    """Source rows it had."""
+    items: int
+    """Embeddings those rows asked for: two for a row with a text and an image."""
+    embedded: dict[str, int]
+    """Embeddings written, by modality."""
+    quarantined: dict[str, int]
+    """Items set aside, by reason."""
+    tokens: int
+    """Tokens embedded."""
+    data: WrittenFile | None
+    """The embeddings; None when every row was quarantined."""
+    quarantine: WrittenFile | None
+    """The rows set aside; None when there are none."""
+
+
+@dataclass(kw_only=True)
+class Tally:
+    """Sums over receipts."""
+
+    units: int = 0
+    rows: int = 0
+    items: int = 0
+    tokens: int = 0
+    embedded: Counter[str] = field(default_factory=Counter)
+    quarantined: Counter[str] = field(default_factory=Counter)
+
+    def add(self, receipt: Receipt) -> None:
+        """Count one more."""
+        self.units += 1
+        self.rows += receipt.rows
+        self.items += receipt.items
+        self.tokens += receipt.tokens
+        self.embedded.update(receipt.embedded)
+        self.quarantined.update(receipt.quarantined)
+
+
+def tally(receipts: Iterable[Receipt]) -> Tally:
+    """The sums over some receipts."""
+    total = Tally()
+    for receipt in receipts:
+        total.add(receipt)
+    return total
