@@ -46,8 +46,13 @@ def digest(units: Iterable[WorkUnit], fingerprint: str) -> str:
     return hashlib.sha256("\n".join(keys).encode()).hexdigest()
 
 
-def demand_fit(folder: Folder, schema: pa.Schema, fingerprint: str) -> None:
+def demand_fit(folder: Folder, schema: pa.Schema, fingerprints: Sequence[str]) -> None:
     """Refuse an output that holds another schema, or vectors made another way.
+
+    Args:
+        folder: the dataset's root.
+        schema: of this job's output.
+        fingerprints: those this job may turn out to have.
 
     Raises:
         OutputError: says what differs and the way out.
@@ -61,10 +66,10 @@ def demand_fit(folder: Folder, schema: pa.Schema, fingerprint: str) -> None:
             f"output.uri: {folder.uri!r} already holds a dataset of another schema ({differs}); "
             "choose another output.uri"
         )
-    if described["fingerprint"] != fingerprint:
+    if described["fingerprint"] not in fingerprints:
         raise OutputError(
             f"output.uri: {folder.uri!r} already holds vectors made another way (fingerprint "
-            f"{described['fingerprint'][:8]}, this job has {fingerprint[:8]}: another checkpoint, "
+            f"{described['fingerprint'][:8]}, this job has {fingerprints[0][:8]}: another checkpoint, "
             "prompt, bound or dtype); choose another output.uri"
         )
 
@@ -79,10 +84,10 @@ def find_snapshot(folder: Folder, source_digest: str, fingerprint: str) -> LogEn
     return entry if same else None
 
 
-def demand_conservation(
+def reconcile(
     units: Sequence[WorkUnit], receipts: Sequence[Receipt], fingerprint: str
-) -> None:
-    """Refuse to commit unless every planned row is accounted for exactly once.
+) -> list[Receipt]:
+    """The receipts in the order of the plan, provided they account for every row exactly once.
 
     Raises:
         ConservationError: a unit without a receipt, with two, or whose rows do not add up.
@@ -104,6 +109,7 @@ def demand_conservation(
                 f"read, {receipt.items} items in, {accounted} embedded or quarantined, {written} "
                 "written; nothing was committed"
             )
+    return [by_key[key] for key in planned]
 
 
 def commit(
@@ -174,13 +180,13 @@ def _create_format(folder: Folder, schema: pa.Schema, fingerprint: str) -> None:
     try:
         folder.create(FORMAT, json.dumps(described, indent=1).encode())
     except FileExistsError:
-        demand_fit(folder, schema, fingerprint)
+        demand_fit(folder, schema, [fingerprint])
 
 
 def _manifest_bytes(receipts: Sequence[Receipt]) -> bytes:
     rows = [
         {"kind": kind, "unit": receipt.unit, "adapter": receipt.adapter, **asdict(file)}
-        for receipt in sorted(receipts, key=lambda receipt: receipt.unit)
+        for receipt in receipts
         for kind, file in ((DATA, receipt.data), (QUARANTINE, receipt.quarantine))
         if file is not None
     ]

@@ -4,6 +4,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 
+from pipeline.dataset import LogEntry
 from pipeline.work import Receipt, tally
 
 
@@ -51,6 +52,24 @@ class RunReport:
             reasons = ", ".join(f"{count:,} {name}" for name, count in self.quarantined.items())
             text += f"; {sum(self.quarantined.values()):,} quarantined ({reasons})"
         return text
+
+
+def unchanged(dataset: str, entry: LogEntry) -> RunReport:
+    """The report of a run that found its work done."""
+    return RunReport(
+        dataset=dataset,
+        version=entry.version,
+        up_to_date=True,
+        rows=0,
+        items=entry.rows + entry.quarantined,
+        embedded={"before": entry.rows},
+        quarantined={"before": entry.quarantined} if entry.quarantined else {},
+        pools={},
+        tokens=0,
+        files=0,
+        bytes=0,
+        seconds=0.0,
+    )
 
 
 def account(

@@ -6,6 +6,8 @@ put-if-absent, that must really be atomic: fsspec's own `create` on local files 
 writes, and lets several writers win, so `file://` creates by hard link here.
 """
 
+import contextlib
+import hashlib
 import os
 import posixpath
 import tempfile
@@ -137,6 +139,34 @@ def base_directory(pattern: str) -> str:
         return cast(str, at.filesystem.unstrip_protocol("/".join(parts[:first])))
     path = at.path if at.filesystem.isdir(at.path) else posixpath.dirname(at.path)
     return cast(str, at.filesystem.unstrip_protocol(path))
+
+
+def local_copy(uri: str, cache: Path) -> Path:
+    """A folder of objects as a local directory: itself when it is one, else a copy, made once.
+
+    Args:
+        uri: of the folder.
+        cache: the local directory that holds the copies, one for each content.
+
+    Raises:
+        SourceError: the folder is empty, or cannot be read.
+    """
+    at = locate(uri)
+    if at.protocol == "file":
+        return Path(at.path)
+    objects = list_objects(uri)
+    if not objects:
+        raise SourceError(f"no object below {uri!r}")
+    listing = "\n".join(f"{o.uri} {o.size} {o.etag}" for o in objects)
+    target = cache / hashlib.sha256(listing.encode()).hexdigest()[:32]
+    if not target.is_dir():
+        cache.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=cache) as temporary:
+            at.filesystem.get(at.path, f"{temporary}/copy", recursive=True)
+            # of several workers on one host that copy at once, the first to rename wins
+            with contextlib.suppress(OSError):
+                os.rename(f"{temporary}/copy", target)
+    return target
 
 
 class Folder:

@@ -66,15 +66,3 @@ def adapted_modules(checkpoint: Checkpoint) -> Iterator[str]:
     """The modules that carry an adapter, each once."""
     return iter(dict.fromkeys(name.module for name in checkpoint.adapters))
 
-
-def demand_adapter(checkpoint: Checkpoint, task: str) -> None:
-    """Refuse an adapter the checkpoint does not have.
-
-    Raises:
-        CheckpointError: lists those that are there.
-    """
-    if task not in checkpoint.task_names:
-        raise CheckpointError(
-            f"{checkpoint.directory} has no adapter {task!r}; it has "
-            f"{', '.join(checkpoint.task_names)}"
-        )

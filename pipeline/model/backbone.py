@@ -9,7 +9,7 @@ output head is never built.
 Legend: T tokens of a pack, N image patches of a pack, H hidden size, P values of a patch.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -21,7 +21,7 @@ from transformers import AttentionInterface, Qwen2_5_VLConfig
 from transformers.models.qwen2_5_vl.modeling_qwen2_5_vl import Qwen2_5_VLModel
 
 from pipeline.errors import CheckpointError
-from pipeline.model.adapters import WeightReader, adapted_modules, demand_adapter
+from pipeline.model.adapters import WeightReader, adapted_modules
 from pipeline.model.checkpoint import Checkpoint
 from pipeline.model.images import Pixels
 from pipeline.model.layout import PROJECTOR
@@ -105,7 +105,7 @@ class Backbone:
         """
         if adapter == self.adapter:
             return
-        demand_adapter(self._checkpoint, adapter)
+        self._checkpoint.demand_adapters([adapter])
         with WeightReader(self._checkpoint, self.device) as reader:
             for module in adapted_modules(self._checkpoint):
                 merged = reader.merged(module, adapter)
@@ -146,7 +146,7 @@ class Backbone:
     def _see(self, images: Sequence[Pixels]) -> Tensor:
         """The vision tower on all images of a pack: one row for each merged patch."""
         patches_NP = torch.cat(
-            [self._patches.cut(torch.from_numpy(pixels).to(self.device)) for pixels in images]
+            [self._patches.cut(torch.tensor(pixels, device=self.device)) for pixels in images]
         )
         grids = torch.tensor([self._patches.grid(pixels) for pixels in images])
         seen: Tensor = self._model.visual(
@@ -229,15 +229,32 @@ class PatchGeometry:
 
 
 def _library_config(checkpoint: Checkpoint) -> Qwen2_5_VLConfig:
-    """The stock configuration, without the dtypes that would override the one asked for."""
-    raw = {key: value for key, value in checkpoint.config.items() if key not in _FOREIGN_KEYS}
-    for part in ("text_config", "vision_config"):
-        if isinstance(raw.get(part), dict):
-            raw[part] = {k: v for k, v in raw[part].items() if k not in _FOREIGN_KEYS}
-    return Qwen2_5_VLConfig(**raw)
+    """The stock configuration, in the library's present spelling.
+
+    Left out are the dtypes, which would override the one asked for, and the code of the checkpoint,
+    which is never run.
+    """
+    text = _without(checkpoint.text_config, _FOREIGN_KEYS | {"rope_scaling", "rope_theta"})
+    rope = checkpoint.text_config.get("rope_scaling") or {}
+    text["rope_parameters"] = {
+        "rope_type": "default",
+        "rope_theta": checkpoint.text_config["rope_theta"],
+        "mrope_section": rope["mrope_section"],
+    }
+    return Qwen2_5_VLConfig(
+        text_config=text,
+        vision_config=_without(checkpoint.config["vision_config"], _FOREIGN_KEYS),
+        image_token_id=checkpoint.config["image_token_id"],
+    )
 
 
-_FOREIGN_KEYS = frozenset({"torch_dtype", "dtype", "auto_map", "architectures"})
+_FOREIGN_KEYS = frozenset(
+    {"torch_dtype", "dtype", "auto_map", "architectures", "vision_config", "text_config"}
+)
+
+
+def _without(section: Mapping[str, Any], keys: frozenset[str]) -> dict[str, Any]:
+    return {key: value for key, value in section.items() if key not in keys}
 
 
 def _segments(lengths: Sequence[int]) -> list[tuple[int, int]]:

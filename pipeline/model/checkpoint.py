@@ -9,13 +9,13 @@ import hashlib
 import json
 import re
 import struct
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from pipeline.errors import CheckpointError
+from pipeline.errors import CheckpointError, SpecError
 from pipeline.model.layout import (
     AdapterTensor,
     Shape,
@@ -108,6 +108,34 @@ class Checkpoint:
             )
         return int(least), int(most)
 
+    def demand_dim(self, dim: int | None) -> int:
+        """The size of a single vector: the full one for None, else one of matryoshka_dims.
+
+        Raises:
+            SpecError: lists the sizes there are.
+        """
+        if dim is None:
+            return self.hidden_size
+        if dim not in self.matryoshka_dims:
+            raise SpecError(
+                f"output.single.dim: {dim} is not one of the checkpoint's matryoshka_dims, "
+                f"{', '.join(map(str, self.matryoshka_dims))}"
+            )
+        return dim
+
+    def demand_adapters(self, adapters: Iterable[str]) -> None:
+        """Refuse adapters the checkpoint does not have.
+
+        Raises:
+            CheckpointError: lists those that are there.
+        """
+        for adapter in adapters:
+            if adapter not in self.task_names:
+                raise CheckpointError(
+                    f"{self.directory} has no adapter {adapter!r}; it has "
+                    f"{', '.join(self.task_names)}"
+                )
+
     @cached_property
     def hashes(self) -> dict[str, str]:
         """sha256 of each file that decides an embedding's value, by its relative path.
@@ -117,6 +145,13 @@ class Checkpoint:
         files = {CONFIG, TOKENIZER, PREPROCESSOR, ADAPTER_CONFIG, ADAPTER_WEIGHTS}
         files |= {str(t.file.relative_to(self.directory)) for t in self.base.values()}
         return {name: _sha256(self.directory / name) for name in sorted(files)}
+
+
+    @property
+    def fingerprint(self) -> str:
+        """Of all those files together."""
+        listing = json.dumps(self.hashes, sort_keys=True)
+        return hashlib.sha256(listing.encode()).hexdigest()
 
 
 def open_checkpoint(path: str | Path) -> Checkpoint:

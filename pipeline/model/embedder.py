@@ -72,7 +72,7 @@ class Engine:
             SpecError: no such dtype.
         """
         self.device = torch.device(_device(device))
-        dtype = ("bfloat16" if self.device.type == "cuda" else "float32") if dtype == "auto" else dtype
+        dtype = auto_dtype(device) if dtype == "auto" else dtype
         if dtype not in DTYPES:
             raise SpecError(f"dtype: {dtype!r} is not one of auto, {', '.join(DTYPES)}")
         self.token_budget = token_budget or TOKEN_BUDGET.get(self.device.type, 8192)
@@ -100,7 +100,7 @@ class Engine:
         Raises:
             SpecError: dim is not one of the checkpoint's.
         """
-        dim = demand_dim(self._checkpoint, dim)
+        dim = self._checkpoint.demand_dim(dim)
         single = np.empty((len(items), dim), dtype=np.float32)
         multis: list[NDArray[np.float32]] = []
         for run in pack([self._cost(item) for item in items], self.token_budget):
@@ -195,20 +195,9 @@ class Embedder:
         return self._processor.image(item)
 
 
-def demand_dim(checkpoint: Checkpoint, dim: int | None) -> int:
-    """The size of a single vector: the full one for None, else one of matryoshka_dims.
-
-    Raises:
-        SpecError: lists the sizes there are.
-    """
-    if dim is None:
-        return checkpoint.hidden_size
-    if dim not in checkpoint.matryoshka_dims:
-        raise SpecError(
-            f"output.single.dim: {dim} is not one of the checkpoint's matryoshka_dims, "
-            f"{', '.join(map(str, checkpoint.matryoshka_dims))}"
-        )
-    return dim
+def auto_dtype(device: str) -> str:
+    """What `auto` computes in: bfloat16 on CUDA, float32 on a CPU."""
+    return "bfloat16" if torch.device(_device(device)).type == "cuda" else "float32"
 
 
 def _device(device: str) -> str:

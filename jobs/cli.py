@@ -1,0 +1,153 @@
+"""The `nightjar` command.
+
+Exit codes: 0 done, 1 the run failed, 2 the user's mistake. Commands are imported when they are
+called, so that `nightjar show` does not wait for torch.
+"""
+
+import argparse
+import sys
+from collections.abc import Callable, Sequence
+
+from pipeline.errors import NightjarError
+
+Command = Callable[[argparse.Namespace], None]
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command and return its exit code."""
+    parsed = _parser().parse_args(arguments)
+    command: Command = parsed.command
+    try:
+        command(parsed)
+    except NightjarError as error:
+        print(f"nightjar: {error}", file=sys.stderr)
+        return error.exit_code
+    except KeyboardInterrupt:
+        print("nightjar: interrupted; nothing was committed", file=sys.stderr)
+        return 1
+    except BrokenPipeError:
+        # the reader of our output went away (`nightjar show ... | head`)
+        sys.stderr.close()
+        return 0
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="nightjar", description="Re-embed whole corpora with jina-embeddings-v4."
+    )
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    embed = commands.add_parser("embed", help="embed a corpus into a committed Arrow dataset")
+    embed.add_argument("spec", help="the job spec, a YAML file")
+    embed.add_argument(
+        "--set",
+        dest="overrides",
+        metavar="KEY=VALUE",
+        action="append",
+        default=[],
+        help="override a key of the spec, for example output.uri=./elsewhere",
+    )
+    embed.add_argument(
+        "--address",
+        default="local",
+        help="which Ray: local (default), auto, ray://host:port, or none for no Ray at all",
+    )
+    embed.add_argument("--json", action="store_true", help="print the account as JSON")
+    embed.set_defaults(command=_embed)
+
+    show = commands.add_parser("show", help="print what a dataset holds")
+    show.add_argument("uri", help="root of the dataset")
+    show.add_argument("--version", type=int, help="a snapshot; the newest by default")
+    show.add_argument("--rows", type=int, default=3, help="rows to print")
+    show.set_defaults(command=_show)
+
+    export = commands.add_parser("export", help="write a snapshot for tools that want another format")
+    export.add_argument("uri", help="root of the dataset")
+    export.add_argument("--format", required=True, choices=("parquet", "lance"))
+    export.add_argument("--version", type=int, help="a snapshot; the newest by default")
+    export.add_argument("destination", metavar="DEST", help="a new directory")
+    export.set_defaults(command=_export)
+
+    schema = commands.add_parser("schema", help="print the JSON Schema of a job spec")
+    schema.set_defaults(command=_schema)
+
+    _add_checkpoint(commands)
+
+    corpus = commands.add_parser(
+        "corpus", help="build the quickstart corpus from the Python installation"
+    )
+    corpus.add_argument("directory", metavar="DIR")
+    corpus.set_defaults(command=_corpus)
+    return parser
+
+
+def _add_checkpoint(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    checkpoint = commands.add_parser("checkpoint", help="make or verify a checkpoint")
+    kinds = checkpoint.add_subparsers(required=True, metavar="KIND")
+    tiny = kinds.add_parser("tiny", help="random weights, small, in the official file layout")
+    tiny.add_argument("directory", metavar="DIR")
+    tiny.add_argument("--seed", type=int, default=0)
+    tiny.add_argument("--hidden", type=int, default=64, help="hidden size, a multiple of 64")
+    tiny.set_defaults(command=_checkpoint_tiny)
+    full = kinds.add_parser("full", help="random weights of the real geometry (8 GB)")
+    full.add_argument("directory", metavar="DIR")
+    full.add_argument("--seed", type=int, default=0)
+    full.set_defaults(command=_checkpoint_full)
+    verify = kinds.add_parser("verify", help="load a checkpoint strictly and say what it is")
+    verify.add_argument("directory", metavar="DIR", help="a directory, an object-store URL or a hub id")
+    verify.set_defaults(command=_checkpoint_verify)
+
+
+def _embed(arguments: argparse.Namespace) -> None:
+    from jobs.embed import run
+
+    run(arguments.spec, arguments.overrides, arguments.address, arguments.json)
+
+
+def _show(arguments: argparse.Namespace) -> None:
+    from jobs.show import run
+
+    run(arguments.uri, arguments.version, arguments.rows)
+
+
+def _export(arguments: argparse.Namespace) -> None:
+    from jobs.export import run
+
+    run(arguments.uri, arguments.version, arguments.format, arguments.destination)
+
+
+def _schema(arguments: argparse.Namespace) -> None:
+    import json
+
+    from pipeline.spec import json_schema
+
+    print(json.dumps(json_schema(), indent=2))
+
+
+def _checkpoint_tiny(arguments: argparse.Namespace) -> None:
+    from jobs.checkpoint import make_tiny
+
+    make_tiny(arguments.directory, arguments.seed, arguments.hidden)
+
+
+def _checkpoint_full(arguments: argparse.Namespace) -> None:
+    from jobs.checkpoint import make_full
+
+    make_full(arguments.directory, arguments.seed)
+
+
+def _checkpoint_verify(arguments: argparse.Namespace) -> None:
+    from jobs.checkpoint import verify
+
+    verify(arguments.directory)
+
+
+def _corpus(arguments: argparse.Namespace) -> None:
+    from jobs.corpus import run
+
+    run(arguments.directory)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,84 @@
+"""The progress of a run on standard error: bars on a terminal, a plain line now and then elsewhere."""
+
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+
+from pipeline.work import Tally
+
+_PLAIN_SECONDS = 5.0
+
+Watch = Callable[[dict[str, Tally]], None]
+
+
+@contextmanager
+def display(rows: Mapping[str, int]) -> Iterator[Watch]:
+    """Show counts as they come.
+
+    Args:
+        rows: source rows planned, by adapter.
+    """
+    console = Console(stderr=True)
+    if not console.is_terminal:
+        yield _plain(rows)
+        return
+    with Progress(
+        TextColumn("{task.description:>15}"),
+        BarColumn(),
+        TextColumn("{task.completed:,.0f}/{task.total:,.0f} rows"),
+        TextColumn("{task.fields[tokens]:,} tokens, {task.fields[pace]:,.0f}/s"),
+        TimeRemainingColumn(),
+        console=console,
+    ) as progress:
+        yield _bars(progress, rows)
+
+
+def _bars(progress: Progress, rows: Mapping[str, int]) -> Watch:
+    started = time.monotonic()
+    bars: dict[str, TaskID] = {
+        adapter: progress.add_task(adapter, total=count, tokens=0, pace=0.0)
+        for adapter, count in rows.items()
+    }
+    total = progress.add_task("all", total=sum(rows.values()), tokens=0, pace=0.0)
+
+    def watch(tallies: dict[str, Tally]) -> None:
+        seconds = max(time.monotonic() - started, 1e-3)
+        for adapter, tally in tallies.items():
+            progress.update(
+                bars[adapter],
+                completed=tally.rows,
+                tokens=tally.tokens,
+                pace=tally.tokens / seconds,
+            )
+        tokens = sum(tally.tokens for tally in tallies.values())
+        done = sum(tally.rows for tally in tallies.values())
+        progress.update(total, completed=done, tokens=tokens, pace=tokens / seconds)
+
+    return watch
+
+
+def _plain(rows: Mapping[str, int]) -> Watch:
+    started = last = time.monotonic()
+    total = sum(rows.values())
+
+    def watch(tallies: dict[str, Tally]) -> None:
+        nonlocal last
+        now = time.monotonic()
+        done = sum(tally.rows for tally in tallies.values())
+        if now - last < _PLAIN_SECONDS and done < total or not done:
+            return
+        last, seconds = now, now - started
+        tokens = sum(tally.tokens for tally in tallies.values())
+        left = seconds / done * (total - done)
+        pools = ", ".join(f"{name} {tally.rows:,}" for name, tally in sorted(tallies.items()))
+        print(
+            f"{done:,} of {total:,} rows ({pools}), {tokens:,} tokens, "
+            f"{tokens / seconds:,.0f} tokens/s, {left:.0f} s left",
+            file=sys.stderr,
+        )
+
+    return watch

@@ -1,0 +1,86 @@
+"""Cluster: to which Ray, and with what.
+
+Always an explicit address, since an implicit one can join somebody else's cluster on the same
+machine. A cluster we start ourselves is for this process alone: it asks for a token that exists
+only in this process's environment, and it ends with it.
+"""
+
+import logging
+import os
+import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import ray
+from ray.data import DataContext
+
+from pipeline.errors import RunError, SpecError
+
+LOCAL = "local"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Resources:
+    """What a cluster has."""
+
+    cpus: float
+    """Logical CPUs of all nodes."""
+    gpus: float
+    """GPUs of all nodes."""
+
+
+@contextmanager
+def connected(address: str) -> Iterator[Resources]:
+    """A connection to Ray, closed afterwards.
+
+    Args:
+        address: `local` to start one, `auto` for the one on this host, or `ray://host:port`.
+
+    Raises:
+        SpecError: not an address.
+        RunError: no Ray answers there.
+    """
+    if address not in (LOCAL, "auto") and "://" not in address and ":" not in address:
+        raise SpecError(
+            f"--address: {address!r} is not one of local, auto, none, ray://host:port or host:port"
+        )
+    _quieten()
+    if address == LOCAL:
+        os.environ.setdefault("RAY_AUTH_MODE", "token")
+        if os.environ["RAY_AUTH_MODE"] == "token":
+            os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
+    try:
+        ray.init(
+            address=address,
+            log_to_driver=False,
+            logging_level=logging.ERROR,
+            **({"include_dashboard": False} if address == LOCAL else {}),
+        )
+    except (ConnectionError, ValueError) as error:
+        raise RunError(f"no Ray answers at {address!r}: {str(error).splitlines()[0]}") from error
+    try:
+        total = ray.cluster_resources()
+        yield Resources(cpus=total.get("CPU", 0.0), gpus=total.get("GPU", 0.0))
+    finally:
+        ray.shutdown()
+
+
+def _quieten() -> None:
+    """Keep Ray's own lines off the terminal: ours say what a user needs."""
+    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
+    for name in ("ray", "ray.data", "ray.data._internal.progress"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+
+
+def configure_data() -> None:
+    """Settings of Ray Data for every execution of ours."""
+    context = DataContext.get_current()
+    # a unit travels as one row, so each block is sent on as soon as it has one
+    context.target_max_block_size = 1
+    context.execution_options.preserve_order = False
+    # a lost block is lost rows: never allowed
+    context.max_errored_blocks = 0
+    context.enable_fallback_to_arrow_object_ext_type = False
+    context.enable_progress_bars = False
+    context.print_on_execution_start = False

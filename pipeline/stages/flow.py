@@ -1,0 +1,177 @@
+"""Flow: the stages joined, here in one process.
+
+`ray_flow` joins the same stages as one Ray Data execution; both take a recipe and units and give
+back receipts, and neither commits. In one process it is for tests, for debugging, and for corpora
+too small to start a cluster for.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import cache
+from itertools import groupby
+from pathlib import Path
+
+import pyarrow as pa
+
+from pipeline.model.checkpoint import Checkpoint, open_checkpoint
+from pipeline.model.embedder import Engine
+from pipeline.model.processor import Processor
+from pipeline.schema import output_schema, vector_fields
+from pipeline.spec import JobSpec, SourceSpec, fingerprint
+from pipeline.stages.board import Board
+from pipeline.stages.embed import Embed
+from pipeline.stages.plan import Plan
+from pipeline.stages.prepare import Prepare
+from pipeline.stages.sink import Sink
+from pipeline.stages.source import read_units
+from pipeline.storage import Folder, local_copy
+from pipeline.work import Receipt, Tally, WorkUnit
+
+CACHE = Path("~/.cache/nightjar/checkpoints").expanduser()
+"""Copies of checkpoints from object storage, one for each host."""
+
+Watch = Callable[[dict[str, Tally]], None]
+"""Called now and then with the counts so far, by adapter."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """Everything a worker must know of a job; small enough to send to each of them."""
+
+    checkpoint: str
+    """The spec's model.path."""
+    max_length: int
+    """Tokens a text is cut to."""
+    max_pixels: int | None
+    """Bound of a resized image; None for the checkpoint's own."""
+    dtype: str
+    """What the network computes in, `auto` resolved."""
+    token_budget: int | None
+    """Of one forward pass; None for the default of the device."""
+    sources: tuple[SourceSpec, ...]
+    """All sources of the spec."""
+    kept: tuple[pa.Field, ...]
+    """The columns carried to the output."""
+    vectors: tuple[pa.Field, ...]
+    """The vector columns wanted."""
+    schema: pa.Schema
+    """Of the output."""
+    output: str
+    """Root of the dataset."""
+    fingerprint: str
+    """Of every embedding."""
+
+    @classmethod
+    def of(cls, spec: JobSpec, checkpoint: Checkpoint, plan: Plan, dtype: str) -> "Recipe":
+        """The recipe of a job.
+
+        Args:
+            spec: the job.
+            checkpoint: opened.
+            plan: of the job.
+            dtype: what the network computes in, `auto` resolved.
+
+        Raises:
+            SpecError: a dim the checkpoint does not have, or a kept column with a name of ours.
+        """
+        single, multi = spec.output.single, spec.output.multi
+        made_by = fingerprint(spec, checkpoint.hashes, dtype)
+        vectors = vector_fields(
+            dim=None if single is None else checkpoint.demand_dim(single.dim),
+            single_dtype="" if single is None else single.dtype,
+            multi_dim=None if multi is None else checkpoint.multi_vector_dim,
+            multi_dtype="" if multi is None else multi.dtype,
+        )
+        described = {"fingerprint": made_by, "compute_dtype": dtype}
+        described |= {f.name: str(f.type) for f in vectors}
+        budget = spec.compute.token_budget
+        return cls(
+            checkpoint=spec.model.path,
+            max_length=spec.model.max_length,
+            max_pixels=spec.model.max_pixels,
+            dtype=dtype,
+            token_budget=budget if isinstance(budget, int) else None,
+            sources=spec.sources,
+            kept=plan.kept,
+            vectors=tuple(vectors),
+            schema=output_schema(plan.id_type, plan.kept, vectors, described),
+            output=spec.output.uri,
+            fingerprint=made_by,
+        )
+
+    @property
+    def id_type(self) -> pa.DataType:
+        """Of every id."""
+        return self.schema.field("id").type
+
+    def open_checkpoint(self) -> Checkpoint:
+        """The checkpoint, copied to this host first if it lies in object storage."""
+        return open_model(self.checkpoint)
+
+    def read(self, units: Sequence[WorkUnit]) -> Iterator[tuple[WorkUnit, pa.Table]]:
+        """The source stage, on units of one segment and adapter."""
+        return read_units(
+            self.sources[units[0].segment.source], units, self.id_type, self.kept
+        )
+
+    def prepare(self) -> Prepare:
+        """The prepare stage."""
+        processor = _processor(
+            self.fingerprint, self.checkpoint, self.max_length, self.max_pixels
+        )
+        return Prepare(processor, self.id_type, self.kept)
+
+    def embed(self, adapter: str, device: str) -> Embed:
+        """The embed stage, with the weights loaded and an adapter merged."""
+        engine = Engine(
+            self.open_checkpoint(),
+            adapter,
+            device=device,
+            dtype=self.dtype,
+            token_budget=self.token_budget,
+        )
+        return Embed(engine, self.id_type, self.kept, self.vectors)
+
+    def sink(self) -> Sink:
+        """The sink stage."""
+        return Sink(Folder(self.output), self.schema, self.fingerprint)
+
+
+def open_model(path: str) -> Checkpoint:
+    """Open a checkpoint by the spec's model.path: a directory, an object-store URL or a hub id.
+
+    Raises:
+        CheckpointError: see `pipeline.model.checkpoint.open_checkpoint`.
+        SourceError: there is nothing at the URL.
+    """
+    return open_checkpoint(local_copy(path, CACHE) if "://" in path else path)
+
+
+@cache
+def _processor(
+    fingerprint: str, checkpoint: str, max_length: int, max_pixels: int | None
+) -> Processor:
+    """Read once in each process; the fingerprint tells one content of a path from another."""
+    return Processor(open_model(checkpoint), max_length=max_length, max_pixels=max_pixels)
+
+
+def opened_together(units: Sequence[WorkUnit]) -> list[tuple[WorkUnit, ...]]:
+    """Units grouped by segment and adapter: each group is read by opening its segment once."""
+    return [
+        tuple(group) for _, group in groupby(units, key=lambda unit: (unit.segment, unit.adapter))
+    ]
+
+
+def run_in_process(recipe: Recipe, units: Sequence[WorkUnit], watch: Watch) -> list[Receipt]:
+    """Run every unit here, one after another, adapter by adapter."""
+    board = Board()
+    prepare, sink = recipe.prepare(), recipe.sink()
+    embed = recipe.embed(units[0].adapter, "auto")
+    receipts = []
+    for group in opened_together(sorted(units, key=lambda unit: unit.adapter)):
+        for unit, rows in recipe.read(group):
+            items = embed(prepare(rows), unit.adapter)
+            receipts.append(sink(items, unit.key(recipe.fingerprint), unit.adapter))
+            board.add(receipts[-1])
+            watch(board.read())
+    return receipts

@@ -1,0 +1,215 @@
+"""Flow on Ray: the same stages as one Ray Data execution.
+
+A unit travels as one row, a parcel: its key, its adapter, and its table as Arrow IPC bytes. So a
+unit is always one block, one call of an actor and one file, whatever Ray does to blocks, and no
+Arrow type is lost on the way. One lane for each pool (read, prepare, embed) is joined with the
+others before the one sink, in a single execution: branches by `filter` would prepare every row
+once for each branch, and concurrent executions would starve each other.
+"""
+
+import threading
+from collections.abc import Iterable, Sequence
+from functools import reduce
+from typing import Any
+
+import pyarrow as pa
+import ray
+import torch
+from ray.data import ActorPoolStrategy, Dataset
+from ray.data.block import Block, BlockMetadata
+from ray.data.datasource import Datasink, Datasource, ReadTask, WriteResult
+
+from pipeline.errors import NightjarError, RunError
+from pipeline.stages.board import Board
+from pipeline.stages.cluster import configure_data
+from pipeline.stages.flow import Recipe, Watch, opened_together
+from pipeline.stages.route import TASK_CPUS, Pool
+from pipeline.work import Receipt, WorkUnit
+
+PARCEL = pa.schema(
+    [
+        pa.field("unit", pa.string()),
+        pa.field("adapter", pa.string()),
+        pa.field("payload", pa.large_binary()),
+    ]
+)
+_WATCH_SECONDS = 0.5
+
+
+def run_on_ray(
+    recipe: Recipe, units: Sequence[WorkUnit], pools: Sequence[Pool], watch: Watch
+) -> list[Receipt]:
+    """Run every unit on the connected cluster.
+
+    Raises:
+        RunError: a worker failed for good; the cause says why.
+    """
+    configure_data()
+    board: Any = ray.remote(num_cpus=0)(Board).remote()
+    sink = ReceiptSink(recipe, board)
+    lanes = [_lane(recipe, pool, units) for pool in pools]
+    joined = reduce(lambda one, other: one.union(other), lanes)
+    done = threading.Event()
+    watcher = threading.Thread(target=_watch, args=(board, watch, done), daemon=True)
+    watcher.start()
+    try:
+        joined.write_datasink(sink, ray_remote_args={"num_cpus": TASK_CPUS})
+    except Exception as error:
+        # Ray wraps a worker's exception in several of its own
+        cause = _cause(error)
+        if isinstance(cause, NightjarError):
+            raise cause from error
+        raise RunError(f"a worker failed: {type(cause).__name__}: {cause}") from error
+    finally:
+        done.set()
+        watcher.join()
+    watch(ray.get(board.read.remote()))
+    return sink.receipts
+
+
+def _lane(recipe: Recipe, pool: Pool, units: Sequence[WorkUnit]) -> Dataset:
+    """Read, prepare and embed the units of one pool, adapter by adapter."""
+    chosen = [unit for adapter in pool.adapters for unit in units if unit.adapter == adapter]
+    groups = opened_together(chosen)
+    growing = pool.most > pool.size
+    compute = (
+        ActorPoolStrategy(min_size=pool.size, max_size=pool.most, initial_size=pool.size)
+        if growing
+        else ActorPoolStrategy(size=pool.size)
+    )
+    # without override_num_blocks Ray would split every unit to reach its own parallelism
+    read = ray.data.read_datasource(
+        UnitDatasource(recipe, groups), num_cpus=TASK_CPUS, override_num_blocks=len(groups)
+    )
+    prepared = read.map_batches(
+        PrepareParcel(recipe), batch_size=1, batch_format="pyarrow", num_cpus=TASK_CPUS
+    )
+    return prepared.map_batches(
+        EmbedParcel,
+        fn_constructor_args=(recipe, pool),
+        batch_size=1,
+        batch_format="pyarrow",
+        compute=compute,
+        num_cpus=pool.cpus,
+        num_gpus=pool.gpus,
+    )
+
+
+class UnitDatasource(Datasource):
+    """One read task for each group of units that are opened together, one parcel for each unit."""
+
+    def __init__(self, recipe: Recipe, groups: Sequence[Sequence[WorkUnit]]) -> None:
+        super().__init__()
+        self._recipe = recipe
+        self._groups = groups
+
+    def estimate_inmemory_data_size(self) -> int | None:
+        """Unknown: sizes after decoding are no use to Ray's choice of parallelism."""
+        return None
+
+    def get_read_tasks(
+        self, parallelism: int, per_task_row_limit: int | None = None, data_context: Any = None
+    ) -> list[ReadTask]:
+        """Called several times an execution, so it only wraps what was planned."""
+        return [_read_task(self._recipe, group) for group in self._groups]
+
+
+def _read_task(recipe: Recipe, group: Sequence[WorkUnit]) -> ReadTask:
+    def read() -> Iterable[Block]:
+        for unit, rows in recipe.read(group):
+            yield pack_parcel(unit.key(recipe.fingerprint), unit.adapter, rows)
+
+    metadata = BlockMetadata(
+        num_rows=len(group),
+        size_bytes=None,
+        input_files=[group[0].segment.shard.uri],
+        exec_stats=None,
+    )
+    return ReadTask(read, metadata)
+
+
+class PrepareParcel:
+    """The prepare stage on a parcel, in whichever process the task lands."""
+
+    def __init__(self, recipe: Recipe) -> None:
+        self._recipe = recipe
+
+    def __call__(self, parcel: pa.Table) -> pa.Table:
+        """One parcel to one."""
+        # a preparing task shares its core with others: torch's resize stays on one thread
+        torch.set_num_threads(1)
+        unit, adapter, rows = open_parcel(parcel)
+        return pack_parcel(unit, adapter, self._recipe.prepare()(rows))
+
+
+class EmbedParcel:
+    """The embed stage in an actor."""
+
+    def __init__(self, recipe: Recipe, pool: Pool) -> None:
+        torch.set_num_threads(pool.threads)
+        self._embed = recipe.embed(pool.adapters[0], "cuda" if pool.gpus else "cpu")
+
+    def __call__(self, parcel: pa.Table) -> pa.Table:
+        """One parcel to one."""
+        unit, adapter, items = open_parcel(parcel)
+        return pack_parcel(unit, adapter, self._embed(items, adapter))
+
+
+class ReceiptSink(Datasink[list[Receipt]]):
+    """The sink stage in write tasks; the receipts come back to the driver."""
+
+    def __init__(self, recipe: Recipe, board: Any) -> None:
+        self._recipe = recipe
+        self._board = board
+        self.receipts: list[Receipt] = []
+
+    def write(self, blocks: Iterable[Block], ctx: Any) -> list[Receipt]:
+        """Write the units of some blocks: one block, one unit, as a rule."""
+        sink = self._recipe.sink()
+        receipts = []
+        for block in blocks:
+            for at in range(block.num_rows):
+                unit, adapter, items = open_parcel(block.slice(at, 1))
+                receipts.append(sink(items, unit, adapter))
+                self._board.add.remote(receipts[-1])
+        return receipts
+
+    def on_write_complete(self, write_result: WriteResult[list[Receipt]]) -> None:
+        """Collect the receipts, on the driver."""
+        self.receipts = [r for part in write_result.write_returns for r in part or []]
+
+
+def pack_parcel(unit: str, adapter: str, table: pa.Table) -> pa.Table:
+    """A unit's table as one row."""
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_stream(sink, table.schema) as writer:
+        writer.write_table(table)
+    payload = pa.Array.from_buffers(
+        pa.large_binary(), 1, [None, _offsets(sink.tell()), sink.getvalue()]
+    )
+    return pa.table([pa.array([unit]), pa.array([adapter]), payload], schema=PARCEL)
+
+
+def open_parcel(parcel: pa.Table) -> tuple[str, str, pa.Table]:
+    """(unit, adapter, table) of a parcel; the table is a view on its bytes."""
+    row = {name: parcel[name][0] for name in PARCEL.names}
+    with pa.ipc.open_stream(row["payload"].as_buffer()) as reader:
+        return row["unit"].as_py(), row["adapter"].as_py(), reader.read_all()
+
+
+def _offsets(size: int) -> pa.Buffer:
+    return pa.array([0, size], pa.int64()).buffers()[1]
+
+
+def _watch(board: Any, watch: Watch, done: threading.Event) -> None:
+    while not done.wait(_WATCH_SECONDS):
+        watch(ray.get(board.read.remote()))
+
+
+def _cause(error: BaseException) -> BaseException:
+    """The innermost exception: the worker's own."""
+    while True:
+        inner = getattr(error, "cause", None) or error.__cause__
+        if not isinstance(inner, BaseException):
+            return error
+        error = inner

@@ -1,0 +1,174 @@
+"""Route: which actor pools there are, how large, and which adapters each serves.
+
+Rows were routed when they were planned; this decides who takes them. With enough devices every
+adapter has a pool of its own, its weights merged once. With fewer devices than adapters one shared
+pool takes all units, adapter by adapter, and its actors switch: pools that wait for each other's
+devices could otherwise hold the whole cluster and never finish. Every layout leaves room on the
+CPUs for reading, preparing and writing, so that even one CPU is enough.
+"""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from pipeline.errors import SpecError
+from pipeline.spec import PoolSpec
+
+TASK_CPUS = 0.25
+"""CPUs of a reading, preparing or writing task."""
+SHARED = "shared"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pool:
+    """Actors with the same weights."""
+
+    name: str
+    """The adapter, or `shared`."""
+    adapters: tuple[str, ...]
+    """Whose units it takes, in this order."""
+    size: int
+    """Actors at the start."""
+    most: int
+    """Actors it may grow to."""
+    cpus: float
+    """CPUs of each actor."""
+    gpus: float
+    """GPUs of each actor."""
+
+    @property
+    def threads(self) -> int:
+        """Compute threads of each actor: its whole CPUs, at least one."""
+        return max(1, math.floor(self.cpus))
+
+
+def choose_pools(
+    rows: Mapping[str, int], wanted: Mapping[str, PoolSpec], *, cpus: float, gpus: float
+) -> tuple[Pool, ...]:
+    """The pools for this work on this cluster.
+
+    Args:
+        rows: of each adapter that has any.
+        wanted: the spec's `compute.pools`.
+        cpus: of the whole cluster.
+        gpus: of the whole cluster.
+
+    Raises:
+        SpecError: a pool wants more than the whole cluster has.
+    """
+    demands = {adapter: _demand(adapter, wanted, cpus, gpus) for adapter in rows}
+    for adapter, (pool_cpus, pool_gpus, _) in demands.items():
+        at = f"compute.pools.{adapter}"
+        if pool_gpus > gpus:
+            raise SpecError(f"{at}.gpus: {pool_gpus:g}, but the cluster has {gpus:g} GPUs")
+        if pool_cpus > _for_actors(cpus):
+            raise SpecError(
+                f"{at}.cpus: {pool_cpus:g}, but of the cluster's {cpus:g} CPUs "
+                f"{_for_actors(cpus):g} are left beside reading and writing"
+            )
+    if len(rows) > 1 and not _fit(demands, cpus, gpus):
+        return (_shared(rows, demands, cpus, gpus),)
+    sizes = _sizes(rows, demands, wanted, cpus, gpus)
+    return tuple(
+        Pool(
+            name=adapter,
+            adapters=(adapter,),
+            size=sizes[adapter],
+            most=max(sizes[adapter], (wanted.get(adapter) or PoolSpec()).max or 0),
+            cpus=demands[adapter][0],
+            gpus=demands[adapter][1],
+        )
+        for adapter in rows
+    )
+
+
+def describe(pools: tuple[Pool, ...]) -> str:
+    """The layout in a line, for the log."""
+    if pools[0].name == SHARED:
+        (pool,) = pools
+        return (
+            f"fewer devices than adapters: {_actors(pool)} switch between "
+            f"{', '.join(pool.adapters)}"
+        )
+    return "pools: " + ", ".join(f"{pool.name} with {_actors(pool)}" for pool in pools)
+
+
+def _actors(pool: Pool) -> str:
+    device = f"{pool.gpus:g} GPU" if pool.gpus else f"{pool.cpus:g} CPU"
+    growth = f", up to {pool.most}" if pool.most > pool.size else ""
+    return f"{pool.size} actor{'s' if pool.size > 1 else ''} of {device}{growth}"
+
+
+Demand = tuple[float, float, int]
+"""(CPUs of an actor, GPUs of an actor, fewest actors)"""
+
+
+def _demand(
+    adapter: str, wanted: Mapping[str, PoolSpec], cpus: float, gpus: float
+) -> Demand:
+    """What one pool asks for; what the spec leaves open depends on the cluster."""
+    pool = wanted.get(adapter, PoolSpec())
+    actor_gpus = pool.gpus if pool.gpus is not None else float(gpus >= 1)
+    # an actor with a GPU computes there: it takes no CPU from the tasks that feed it
+    actor_cpus = 0.0 if actor_gpus else min(1.0, _for_actors(cpus))
+    return (pool.cpus if pool.cpus is not None else actor_cpus, actor_gpus, pool.min)
+
+
+def _for_actors(cpus: float) -> float:
+    """CPUs left for actors: one reading and one writing task must always fit."""
+    return max(0.0, cpus - 2 * TASK_CPUS)
+
+
+def _fit(demands: Mapping[str, Demand], cpus: float, gpus: float) -> bool:
+    need_cpus = sum(count * c for c, _, count in demands.values())
+    need_gpus = sum(count * g for _, g, count in demands.values())
+    return need_cpus <= _for_actors(cpus) and need_gpus <= gpus
+
+
+def _shared(
+    rows: Mapping[str, int], demands: Mapping[str, Demand], cpus: float, gpus: float
+) -> Pool:
+    actor_cpus = max(demand[0] for demand in demands.values())
+    actor_gpus = max(demand[1] for demand in demands.values())
+    size = _most(actor_cpus, actor_gpus, cpus, gpus)
+    return Pool(
+        name=SHARED,
+        adapters=tuple(rows),
+        size=size,
+        most=size,
+        cpus=actor_cpus,
+        gpus=actor_gpus,
+    )
+
+
+def _most(actor_cpus: float, actor_gpus: float, cpus: float, gpus: float) -> int:
+    """How many such actors the cluster holds, at least one."""
+    by_gpu = gpus / actor_gpus if actor_gpus else math.inf
+    by_cpu = _for_actors(cpus) / actor_cpus if actor_cpus else math.inf
+    bound = min(by_gpu, by_cpu)
+    return 1 if math.isinf(bound) else max(1, math.floor(bound + 1e-9))
+
+
+def _sizes(
+    rows: Mapping[str, int],
+    demands: Mapping[str, Demand],
+    wanted: Mapping[str, PoolSpec],
+    cpus: float,
+    gpus: float,
+) -> dict[str, int]:
+    """Give out actors one by one, always to the pool with most rows for each actor it has."""
+    sizes = {adapter: demands[adapter][2] for adapter in rows}
+    while True:
+        free_cpus = _for_actors(cpus) - sum(sizes[a] * demands[a][0] for a in rows)
+        free_gpus = gpus - sum(sizes[a] * demands[a][1] for a in rows)
+        can_grow = [
+            adapter
+            for adapter in rows
+            if sizes[adapter] < ((wanted.get(adapter) or PoolSpec()).max or math.inf)
+            and 0 < demands[adapter][0] + demands[adapter][1]
+            and demands[adapter][0] <= free_cpus + 1e-9
+            and demands[adapter][1] <= free_gpus + 1e-9
+        ]
+        if not can_grow:
+            return sizes
+        sizes[max(can_grow, key=lambda adapter: rows[adapter] / sizes[adapter])] += 1
