@@ -31,15 +31,10 @@ def run(uri: str, version: int | None, rows: int) -> None:
     print("schema")
     for field in dataset.schema:
         print(f"  {field.name:<14} {field.type}")
-    shown = 0
-    for batch in dataset.to_batches() if rows else ():
-        for row in batch.slice(0, rows - shown).to_pylist():
-            print("row")
-            for name, value in row.items():
-                print(f"  {name:<14} {_cell(value)}")
-            shown += 1
-        if shown >= rows:
-            break
+    for row in dataset.head(rows).to_pylist():
+        print("row")
+        for name, value in row.items():
+            print(f"  {name:<14} {_cell(value)}")
 
 
 def _cell(value: Any) -> str:

@@ -130,6 +130,22 @@ class Dataset:
         )
         return scanned
 
+    def head(self, rows: int) -> pa.Table:
+        """The first rows, reading no more batches than they need."""
+        # not a scan cut short: the threads of one may outlive it and hang a Python file system
+        taken: list[pa.Table] = []
+        for fragment in self.fragments:
+            if rows <= 0:
+                break
+            with (
+                self._folder.filesystem.open(self._folder.path(fragment.path), "rb") as stream,
+                pa.ipc.open_file(stream) as file,
+            ):
+                for index in range(file.num_record_batches):
+                    taken.append(pa.Table.from_batches([file.get_batch(index)]).slice(0, rows))
+                    rows -= taken[-1].num_rows
+        return pa.concat_tables(taken) if taken else self._schema.empty_table()
+
     def quarantine(self) -> pa.Table:
         """The rows that were not embedded, with their reasons."""
         files = self._files(QUARANTINE)
@@ -148,7 +164,7 @@ class Dataset:
             [self._folder.path(file.path) for file in files],
             schema=schema,
             format=pads.IpcFileFormat(),
-            filesystem=pa.fs.PyFileSystem(pa.fs.FSSpecHandler(self._folder.filesystem)),
+            filesystem=self._folder.arrow_filesystem(),
         )
 
 

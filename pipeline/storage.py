@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, cast
 
 import fsspec
+import pyarrow.fs as pafs
 from fsspec import AbstractFileSystem
 from fsspec.utils import get_protocol
 
@@ -180,6 +181,12 @@ class Folder:
     def filesystem(self) -> AbstractFileSystem:
         """The fsspec file system, for readers that take one."""
         return self._at.filesystem
+
+    def arrow_filesystem(self) -> pafs.FileSystem:
+        """The same for Arrow's own readers: native for local files, which needs no Python lock."""
+        if self._at.protocol == "file":
+            return pafs.LocalFileSystem()
+        return pafs.PyFileSystem(pafs.FSSpecHandler(self.filesystem))
 
     def path(self, name: str) -> str:
         """The path of an object in it, in the file system's spelling."""

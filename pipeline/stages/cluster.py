@@ -46,10 +46,9 @@ def connected(address: str) -> Iterator[Resources]:
             f"--address: {address!r} is not one of local, auto, none, ray://host:port or host:port"
         )
     _quieten()
-    if address == LOCAL:
-        os.environ.setdefault("RAY_AUTH_MODE", "token")
-        if os.environ["RAY_AUTH_MODE"] == "token":
-            os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
+    if address == LOCAL and "RAY_AUTH_MODE" not in os.environ:
+        # Ray turns its token on for a local cluster; with one here it writes none to the home
+        os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
     try:
         ray.init(
             address=address,
@@ -68,7 +67,6 @@ def connected(address: str) -> Iterator[Resources]:
 
 def _quieten() -> None:
     """Keep Ray's own lines off the terminal: ours say what a user needs."""
-    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
     for name in ("ray", "ray.data", "ray.data._internal.progress"):
         logging.getLogger(name).setLevel(logging.ERROR)
 

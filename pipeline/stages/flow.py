@@ -10,22 +10,24 @@ from dataclasses import dataclass
 from functools import cache
 from itertools import groupby
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pyarrow as pa
 
 from pipeline.model.checkpoint import Checkpoint, open_checkpoint
-from pipeline.model.embedder import Engine
 from pipeline.model.processor import Processor
 from pipeline.schema import output_schema, vector_fields
 from pipeline.spec import JobSpec, SourceSpec, fingerprint
 from pipeline.stages.board import Board
-from pipeline.stages.embed import Embed
 from pipeline.stages.plan import Plan
 from pipeline.stages.prepare import Prepare
 from pipeline.stages.sink import Sink
 from pipeline.stages.source import read_units
 from pipeline.storage import Folder, local_copy
 from pipeline.work import Receipt, Tally, WorkUnit
+
+if TYPE_CHECKING:
+    from pipeline.stages.embed import Embed
 
 CACHE = Path("~/.cache/nightjar/checkpoints").expanduser()
 """Copies of checkpoints from object storage, one for each host."""
@@ -121,8 +123,13 @@ class Recipe:
         )
         return Prepare(processor, self.id_type, self.kept)
 
-    def embed(self, adapter: str, device: str) -> Embed:
+    def embed(self, adapter: str, device: str) -> "Embed":
         """The embed stage, with the weights loaded and an adapter merged."""
+        # only an actor needs the network and its library, whose import takes seconds: the workers
+        # that read, prepare and write do without
+        from pipeline.model.embedder import Engine
+        from pipeline.stages.embed import Embed
+
         engine = Engine(
             self.open_checkpoint(),
             adapter,

@@ -1,0 +1,49 @@
+# Everything runs in a virtual environment of its own, pinned by constraints.txt.
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+PIP    := $(BIN)/pip --disable-pip-version-check -qq
+
+.PHONY: help quickstart test lint format constraints clean
+
+help:  ## list the targets
+	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*##/\t/' | expand -t 14
+
+quickstart: $(VENV)/run quickstart/checkpoint/config.json  ## set up, build a corpus, embed it
+	@$(BIN)/nightjar corpus quickstart/corpus
+	@$(BIN)/nightjar embed configs/quickstart.yaml
+
+test: $(VENV)/dev  ## set up and run the tests
+	@$(BIN)/pytest -q -m "not system"
+	@echo "left out: tests marked 'system', which need Debian packages; .ci/run installs those"
+
+lint: $(VENV)/dev  ## the linters: ruff, mypy, import-linter
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+format: $(VENV)/dev  ## let ruff rewrite what it can
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+constraints: $(VENV)/dev  ## write the versions installed now to constraints.txt
+	@sed -n '/^#/p' constraints.txt > constraints.new
+	@$(BIN)/pip freeze --exclude-editable | sed 's/+cpu$$//' >> constraints.new
+	@mv constraints.new constraints.txt
+
+clean:  ## remove the environment and the quickstart's files
+	rm -rf $(VENV) quickstart
+
+quickstart/checkpoint/config.json: | $(VENV)/run
+	@$(BIN)/nightjar checkpoint tiny quickstart/checkpoint
+
+$(VENV)/run: pyproject.toml constraints.txt
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@echo "installing into $(VENV), once, for about two minutes"
+	@$(PIP) install -c constraints.txt -e .
+	@touch $@
+
+$(VENV)/dev: $(VENV)/run
+	@$(PIP) install -c constraints.txt -e .[dev]
+	@touch $@
