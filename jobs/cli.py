@@ -62,7 +62,9 @@ def _parser() -> argparse.ArgumentParser:
     show.add_argument("--rows", type=int, default=3, help="rows to print")
     show.set_defaults(command=_show)
 
-    export = commands.add_parser("export", help="write a snapshot for tools that want another format")
+    export = commands.add_parser(
+        "export", help="write a snapshot for tools that want another format"
+    )
     export.add_argument("uri", help="root of the dataset")
     export.add_argument("--format", required=True, choices=("parquet", "lance"))
     export.add_argument("--version", type=int, help="a snapshot; the newest by default")
@@ -95,7 +97,9 @@ def _add_checkpoint(commands: "argparse._SubParsersAction[argparse.ArgumentParse
     full.add_argument("--seed", type=int, default=0)
     full.set_defaults(command=_checkpoint_full)
     verify = kinds.add_parser("verify", help="load a checkpoint strictly and say what it is")
-    verify.add_argument("directory", metavar="DIR", help="a directory, an object-store URL or a hub id")
+    verify.add_argument(
+        "directory", metavar="DIR", help="a directory, an object-store URL or a hub id"
+    )
     verify.set_defaults(command=_checkpoint_verify)
 
 

@@ -1,4 +1,4 @@
-"""The progress of a run on standard error: bars on a terminal, a plain line now and then elsewhere."""
+"""The progress of a run, on standard error: bars on a terminal, plain lines elsewhere."""
 
 import sys
 import time
@@ -69,7 +69,7 @@ def _plain(rows: Mapping[str, int]) -> Watch:
         nonlocal last
         now = time.monotonic()
         done = sum(tally.rows for tally in tallies.values())
-        if now - last < _PLAIN_SECONDS and done < total or not done:
+        if (now - last < _PLAIN_SECONDS and done < total) or not done:
             return
         last, seconds = now, now - started
         tokens = sum(tally.tokens for tally in tallies.values())

@@ -69,8 +69,8 @@ def demand_fit(folder: Folder, schema: pa.Schema, fingerprints: Sequence[str]) -
     if described["fingerprint"] not in fingerprints:
         raise OutputError(
             f"output.uri: {folder.uri!r} already holds vectors made another way (fingerprint "
-            f"{described['fingerprint'][:8]}, this job has {fingerprints[0][:8]}: another checkpoint, "
-            "prompt, bound or dtype); choose another output.uri"
+            f"{described['fingerprint'][:8]}, this job has {fingerprints[0][:8]}: another "
+            "checkpoint, prompt, bound or dtype); choose another output.uri"
         )
 
 
@@ -203,5 +203,3 @@ def _software() -> dict[str, str]:
         except PackageNotFoundError:
             continue
     return found
-
-

@@ -146,6 +146,18 @@ class Dataset:
                     rows -= taken[-1].num_rows
         return pa.concat_tables(taken) if taken else self._schema.empty_table()
 
+    def read_fragment(self, fragment: WrittenFile) -> pa.Table:
+        """One data file, read whole and checked against the manifest.
+
+        Raises:
+            OutputError: its bytes are not those that were committed.
+        """
+        data = self._folder.get(fragment.path)
+        if hashlib.sha256(data).hexdigest() != fragment.sha256:
+            raise OutputError(f"{self.uri}/{fragment.path} is damaged: its sha256 has changed")
+        with pa.ipc.open_file(pa.py_buffer(data)) as file:
+            return file.read_all()
+
     def quarantine(self) -> pa.Table:
         """The rows that were not embedded, with their reasons."""
         files = self._files(QUARANTINE)

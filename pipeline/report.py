@@ -47,7 +47,9 @@ class RunReport:
         if self.up_to_date:
             return f"up to date: {embedded:,} rows embedded before, nothing to do"
         parts = ", ".join(f"{count:,} {name}" for name, count in sorted(self.embedded.items()))
-        text = f"{embedded:,} rows embedded ({parts}), {self.tokens:,} tokens in {self.seconds:.1f} s"
+        text = (
+            f"{embedded:,} rows embedded ({parts}), {self.tokens:,} tokens in {self.seconds:.1f} s"
+        )
         if self.quarantined:
             reasons = ", ".join(f"{count:,} {name}" for name, count in self.quarantined.items())
             text += f"; {sum(self.quarantined.values()):,} quarantined ({reasons})"

@@ -274,7 +274,7 @@ class _Loader(yaml.SafeLoader):
 
     def compose_node(self, parent: Any, index: Any) -> Any:
         if self.check_event(yaml.events.AliasEvent):
-            mark = self.peek_event().start_mark
+            mark = self.peek_event().start_mark  # type: ignore[no-untyped-call]
             raise SpecError(f"line {mark.line + 1}: YAML aliases (*name) are not allowed")
         return super().compose_node(parent, index)
 
@@ -293,7 +293,9 @@ def _read_yaml(path: Path) -> dict[str, Any]:
     except OSError as error:
         raise SpecError(f"cannot read the spec {path}: {error.strerror}") from None
     if len(text) > _MAX_SPEC_BYTES:
-        raise SpecError(f"the spec {path} has {len(text)} bytes, at most {_MAX_SPEC_BYTES} are read")
+        raise SpecError(
+            f"the spec {path} has {len(text)} bytes, at most {_MAX_SPEC_BYTES} are read"
+        )
     try:
         raw = yaml.load(text, _Loader)
     except SpecError as error:

@@ -205,7 +205,7 @@ class Folder:
         if self._at.protocol != "file":
             self.filesystem.pipe_file(self.path(name), data)
             return
-        with _written_beside(Path(self.path(name)), data) as temporary:
+        with _WrittenBeside(Path(self.path(name)), data) as temporary:
             os.replace(temporary.name, self.path(name))
 
     def create(self, name: str, data: bytes) -> None:
@@ -224,7 +224,7 @@ class Folder:
         if self._at.protocol != "file":
             self.filesystem.pipe_file(self.path(name), data, mode="create")
             return
-        with _written_beside(Path(self.path(name)), data) as temporary:
+        with _WrittenBeside(Path(self.path(name)), data) as temporary:
             os.link(temporary.name, self.path(name))
             os.unlink(temporary.name)
 
@@ -238,7 +238,7 @@ class Folder:
         return sorted(name for name in names if not _hidden(name))
 
 
-class _written_beside:  # noqa: N801  a context manager reads as a verb
+class _WrittenBeside:
     """A durable temporary file beside its destination, gone afterwards unless it was moved."""
 
     def __init__(self, destination: Path, data: bytes) -> None:

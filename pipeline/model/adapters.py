@@ -65,4 +65,3 @@ class WeightReader:
 def adapted_modules(checkpoint: Checkpoint) -> Iterator[str]:
     """The modules that carry an adapter, each once."""
     return iter(dict.fromkeys(name.module for name in checkpoint.adapters))
-

@@ -117,7 +117,7 @@ class Backbone:
 
     @torch.inference_mode()
     def forward(self, items: Sequence[PreparedItem]) -> list[Tensor]:
-        """Last hidden states, after the final norm, of each item: [T_i, H] in the network's dtype."""
+        """Each item's last hidden states, after the final norm: [T_i, H] in the network's dtype."""
         lengths = [len(item.token_ids) for item in items]
         ids_T = np.concatenate([item.token_ids for item in items])
         positions_3T = np.concatenate([self._positions(item) for item in items], axis=1)

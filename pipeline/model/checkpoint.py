@@ -146,7 +146,6 @@ class Checkpoint:
         files |= {str(t.file.relative_to(self.directory)) for t in self.base.values()}
         return {name: _sha256(self.directory / name) for name in sorted(files)}
 
-
     @property
     def fingerprint(self) -> str:
         """Of all those files together."""

@@ -153,9 +153,7 @@ def adapter_shapes(
     return shapes
 
 
-def demand_coverage(
-    found: Mapping[Any, Shape], expected: Mapping[Any, Shape], what: str
-) -> None:
+def demand_coverage(found: Mapping[Any, Shape], expected: Mapping[Any, Shape], what: str) -> None:
     """Refuse any missing, unexpected or wrongly shaped tensor.
 
     Raises:

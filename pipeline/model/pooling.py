@@ -25,4 +25,3 @@ def multi_vector(hidden_TH: Tensor, weight_DH: Tensor, bias_D: Tensor) -> Tensor
 def cut(single_BH: Tensor, dim: int) -> Tensor:
     """Matryoshka: the first `dim` values, L2-normalised again (arXiv 2205.13147)."""
     return single_BH if dim == single_BH.shape[-1] else normalize(single_BH[..., :dim], dim=-1)
-

@@ -44,7 +44,11 @@ class Processor:
     """Prepares the items of one checkpoint; cheap to make, holds no weights."""
 
     def __init__(
-        self, checkpoint: Checkpoint, *, max_length: int | None = None, max_pixels: int | None = None
+        self,
+        checkpoint: Checkpoint,
+        *,
+        max_length: int | None = None,
+        max_pixels: int | None = None,
     ) -> None:
         """Read the tokenizer and the pixel bounds.
 
@@ -118,6 +122,4 @@ class Processor:
         pixels = resize(pixels, self.bounds)
         pads = pixels.shape[0] * pixels.shape[1] // self.bounds.factor**2
         ids = [*self._before_pads, *[self._pad] * pads, *self._after_pads]
-        return PreparedItem(
-            token_ids=np.array(ids, dtype=np.int32), pixels=pixels, truncated=False
-        )
+        return PreparedItem(token_ids=np.array(ids, dtype=np.int32), pixels=pixels, truncated=False)

@@ -20,8 +20,8 @@ def inspect(
     source: SourceSpec, index: int, files: Sequence[StoredObject], unit_rows: int | None
 ) -> Inspected:
     """Plan a folder: files in listing order, some of them in each segment."""
-    found = Inspected(id_type=pa.string())
     step = rows_per_unit(source, unit_rows)
+    found = Inspected(unit_rows=step, id_type=pa.string())
     for first in range(0, len(files), step):
         chosen = tuple(files[first : first + step])
         found.segments.append(

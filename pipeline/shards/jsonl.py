@@ -37,7 +37,7 @@ def inspect(
         SourceError: no line has a mapped column, or a column mixes types.
     """
     rows = rows_per_unit(source, unit_rows)
-    found, counted = Inspected(), 0
+    found, counted = Inspected(unit_rows=rows), 0
     typed: dict[str, list[Any]] = {name: [] for name in (source.id or "", *source.keep)}
     names: dict[str, None] = {}
     tasks: list[str | None] = []
@@ -123,9 +123,7 @@ def _row(
     if source.task_column is not None:
         task = _string(record.get(source.task_column))
     text = record.get(source.text) if source.text is not None else None
-    row = SourceRow(
-        locator=locator, id=record.get(source.id), task=task, kept=record
-    )
+    row = SourceRow(locator=locator, id=record.get(source.id or ""), task=task, kept=record)
     if isinstance(image, RowError):
         row.fault = (image.reason, str(image))
     else:

@@ -41,6 +41,7 @@ def inspect(
             total = sum(metadata.row_group(i).total_byte_size for i in range(len(sizes)))
             rows = rows_per_unit(source, unit_rows, total / max(1, sum(sizes)))
             found = Inspected(
+                unit_rows=rows,
                 id_type=_plain(schema.field(source.id or "").type),
                 kept={name: schema.field(name).type for name in source.keep},
             )
@@ -123,13 +124,11 @@ def _plain(kind: pa.DataType) -> pa.DataType:
 
 
 def _is_text(kind: pa.DataType) -> bool:
-    return (
-        pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind)
-    )
+    return str(kind) in ("string", "large_string", "string_view")
 
 
 def _is_bytes(kind: pa.DataType) -> bool:
-    return pa.types.is_binary(kind) or pa.types.is_large_binary(kind)
+    return str(kind) in ("binary", "large_binary", "binary_view")
 
 
 def _is_image(kind: pa.DataType) -> bool:
@@ -217,5 +216,3 @@ def _images(source: SourceSpec, cells: pa.Array) -> dict[str, pa.Array]:
         "stage": pa.array(["source" if f else None for f in faults], pa.string()),
         "message": pa.array([f and str(f) for f in faults], pa.string()),
     }
-
-

@@ -24,6 +24,8 @@ UNIT_BYTES = 64 << 20
 class Inspected:
     """What planning learns of one shard."""
 
+    unit_rows: int
+    """Rows of a unit."""
     segments: list[Segment] = field(default_factory=list)
     """Its rows, in runs that can be opened alone."""
     by_adapter: list[Counter[str]] = field(default_factory=list)

@@ -79,8 +79,8 @@ def inspect(
     except tarfile.TarError as error:
         raise SourceError(f"{shard.uri} cannot be read as an uncompressed tar: {error}") from error
     _demand_columns(source, samples, shard)
-    found = Inspected(id_type=pa.string())
     step = rows_per_unit(source, unit_rows)
+    found = Inspected(unit_rows=step, id_type=pa.string())
     for first in range(0, len(samples), step):
         chosen = samples[first : first + step]
         after = first + len(chosen)
@@ -143,7 +143,7 @@ def _samples(stream: BinaryIO, wanted: set[str] | None) -> Iterator[Sample]:
                 assert opened is not None
                 sample.members[extension] = opened.read()
             # the archive keeps every header it has seen
-            archive.members.clear()
+            archive.members.clear()  # type: ignore[attr-defined]
     if sample is not None:
         yield sample
 

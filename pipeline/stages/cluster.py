@@ -8,9 +8,12 @@ only in this process's environment, and it ends with it.
 import logging
 import os
 import secrets
+import sys
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import BinaryIO
 
 import ray
 from ray.data import DataContext
@@ -18,6 +21,7 @@ from ray.data import DataContext
 from pipeline.errors import RunError, SpecError
 
 LOCAL = "local"
+_NOISE_BYTES = 4000
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,30 +49,52 @@ def connected(address: str) -> Iterator[Resources]:
         raise SpecError(
             f"--address: {address!r} is not one of local, auto, none, ray://host:port or host:port"
         )
-    _quieten()
+    for name in ("ray", "ray.data", "ray.data._internal.progress"):
+        logging.getLogger(name).setLevel(logging.ERROR)
     if address == LOCAL and "RAY_AUTH_MODE" not in os.environ:
         # Ray turns its token on for a local cluster; with one here it writes none to the home
         os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
+    with tempfile.TemporaryFile(prefix="nightjar-ray-") as log, _native_noise_to(log):
+        try:
+            ray.init(
+                address=address,
+                log_to_driver=False,
+                logging_level=logging.ERROR,
+                **({"include_dashboard": False} if address == LOCAL else {}),
+            )
+        except (ConnectionError, RuntimeError, ValueError) as error:
+            reason = str(error).strip().splitlines()[0]
+            raise RunError(f"no Ray answers at {address!r}: {reason}") from error
+        try:
+            total = ray.cluster_resources()
+            yield Resources(cpus=total.get("CPU", 0.0), gpus=total.get("GPU", 0.0))
+        finally:
+            ray.shutdown()
+
+
+@contextmanager
+def _native_noise_to(log: BinaryIO) -> Iterator[None]:
+    """Send what Ray's native code writes to standard error to a file, and nothing else.
+
+    It writes to file descriptor 2 past every Python setting, lines that no user can act on.
+    """
+    python_side = os.fdopen(os.dup(2), "w", buffering=1)
+    native, kept = os.dup(2), sys.stderr
+    os.dup2(log.fileno(), 2)
+    if kept is sys.__stderr__:
+        sys.stderr = python_side
     try:
-        ray.init(
-            address=address,
-            log_to_driver=False,
-            logging_level=logging.ERROR,
-            **({"include_dashboard": False} if address == LOCAL else {}),
-        )
-    except (ConnectionError, ValueError) as error:
-        raise RunError(f"no Ray answers at {address!r}: {str(error).splitlines()[0]}") from error
-    try:
-        total = ray.cluster_resources()
-        yield Resources(cpus=total.get("CPU", 0.0), gpus=total.get("GPU", 0.0))
+        yield
+    except RunError:
+        # now somebody may want to read it
+        log.seek(0)
+        python_side.write(log.read()[-_NOISE_BYTES:].decode(errors="replace"))
+        raise
     finally:
-        ray.shutdown()
-
-
-def _quieten() -> None:
-    """Keep Ray's own lines off the terminal: ours say what a user needs."""
-    for name in ("ray", "ray.data", "ray.data._internal.progress"):
-        logging.getLogger(name).setLevel(logging.ERROR)
+        sys.stderr = kept
+        os.dup2(native, 2)
+        os.close(native)
+        python_side.close()
 
 
 def configure_data() -> None:

@@ -101,6 +101,4 @@ def _multis(
     offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int32)
     flat = np.concatenate([np.empty(0, dtype), *(m.astype(dtype).reshape(-1) for m in multis)])
     vectors = pa.FixedSizeListArray.from_arrays(pa.array(flat), type=inner)
-    return pa.ListArray.from_arrays(
-        pa.array(offsets), vectors, type=kind, mask=pa.array(~well)
-    )
+    return pa.ListArray.from_arrays(pa.array(offsets), vectors, type=kind, mask=pa.array(~well))

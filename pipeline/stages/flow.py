@@ -112,15 +112,11 @@ class Recipe:
 
     def read(self, units: Sequence[WorkUnit]) -> Iterator[tuple[WorkUnit, pa.Table]]:
         """The source stage, on units of one segment and adapter."""
-        return read_units(
-            self.sources[units[0].segment.source], units, self.id_type, self.kept
-        )
+        return read_units(self.sources[units[0].segment.source], units, self.id_type, self.kept)
 
     def prepare(self) -> Prepare:
         """The prepare stage."""
-        processor = _processor(
-            self.fingerprint, self.checkpoint, self.max_length, self.max_pixels
-        )
+        processor = _processor(self.fingerprint, self.checkpoint, self.max_length, self.max_pixels)
         return Prepare(processor, self.id_type, self.kept)
 
     def embed(self, adapter: str, device: str) -> "Embed":

@@ -7,13 +7,14 @@ matches, a column is missing, two shards disagree about a type.
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import pairwise
 from math import ceil
 
 import pyarrow as pa
 
 from pipeline.errors import SourceError
 from pipeline.shards import INSPECTORS, SUFFIXES, images
-from pipeline.shards.shape import Inspected, agree, rows_per_unit
+from pipeline.shards.shape import Inspected, agree
 from pipeline.spec import JobSpec, SourceSpec
 from pipeline.storage import StoredObject, list_objects
 from pipeline.work import WorkUnit
@@ -58,9 +59,7 @@ def plan_work(spec: JobSpec) -> Plan:
     for index, source in enumerate(spec.sources):
         shards = _list(source)
         inspected += [(name, source, f) for name, f in _inspect(source, index, shards, unit_rows)]
-    units = [
-        unit for _, source, found in inspected for unit in _units(source, found, unit_rows)
-    ]
+    units = [unit for _, _, found in inspected for unit in _units(found)]
     if not units:
         raise SourceError(
             f"source.uri: {_spelled(spec)} has no rows; an empty source is refused, since it is "
@@ -106,13 +105,13 @@ def _inspect(
         yield from zip((shard.uri for shard in shards), found, strict=True)
 
 
-def _units(source: SourceSpec, found: Inspected, unit_rows: int | None) -> Iterator[WorkUnit]:
+def _units(found: Inspected) -> Iterator[WorkUnit]:
     """Each adapter's rows of each segment, in even slices where they are too many for one unit."""
     for segment, by_adapter in zip(found.segments, found.by_adapter, strict=True):
         for adapter, rows in sorted(by_adapter.items()):
-            slices = ceil(rows / rows_per_unit(source, unit_rows))
+            slices = ceil(rows / found.unit_rows)
             bounds = [rows * i // slices for i in range(slices + 1)]
-            for start, stop in zip(bounds, bounds[1:], strict=False):
+            for start, stop in pairwise(bounds):
                 yield WorkUnit(segment=segment, adapter=adapter, start=start, stop=stop)
 
 

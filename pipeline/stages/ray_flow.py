@@ -95,7 +95,7 @@ def _lane(recipe: Recipe, pool: Pool, units: Sequence[WorkUnit]) -> Dataset:
     )
 
 
-class UnitDatasource(Datasource):
+class UnitDatasource(Datasource):  # type: ignore[misc]
     """One read task for each group of units that are opened together, one parcel for each unit."""
 
     def __init__(self, recipe: Recipe, groups: Sequence[Sequence[WorkUnit]]) -> None:
@@ -155,7 +155,7 @@ class EmbedParcel:
         return pack_parcel(unit, adapter, self._embed(items, adapter))
 
 
-class ReceiptSink(Datasink[list[Receipt]]):
+class ReceiptSink(Datasink[list[Receipt]]):  # type: ignore[misc]
     """The sink stage in write tasks; the receipts come back to the driver."""
 
     def __init__(self, recipe: Recipe, board: Any) -> None:

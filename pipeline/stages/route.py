@@ -103,9 +103,7 @@ Demand = tuple[float, float, int]
 """(CPUs of an actor, GPUs of an actor, fewest actors)"""
 
 
-def _demand(
-    adapter: str, wanted: Mapping[str, PoolSpec], cpus: float, gpus: float
-) -> Demand:
+def _demand(adapter: str, wanted: Mapping[str, PoolSpec], cpus: float, gpus: float) -> Demand:
     """What one pool asks for; what the spec leaves open depends on the cluster."""
     pool = wanted.get(adapter, PoolSpec())
     actor_gpus = pool.gpus if pool.gpus is not None else float(gpus >= 1)
@@ -165,7 +163,7 @@ def _sizes(
             adapter
             for adapter in rows
             if sizes[adapter] < ((wanted.get(adapter) or PoolSpec()).max or math.inf)
-            and 0 < demands[adapter][0] + demands[adapter][1]
+            and demands[adapter][0] + demands[adapter][1] > 0
             and demands[adapter][0] <= free_cpus + 1e-9
             and demands[adapter][1] <= free_gpus + 1e-9
         ]
