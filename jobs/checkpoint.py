@@ -4,7 +4,8 @@ import math
 from pathlib import Path
 
 from pipeline.model.backbone import Backbone
-from pipeline.model.random_checkpoint import FULL, tiny_geometry, write_random_checkpoint
+from pipeline.model.geometry import FULL, tiny_geometry
+from pipeline.model.random_checkpoint import write_random_checkpoint
 from pipeline.stages.flow import open_model
 
 

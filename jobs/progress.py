@@ -63,15 +63,16 @@ def _bars(progress: Progress, rows: Mapping[str, int]) -> Watch:
 
 def _plain(rows: Mapping[str, int]) -> Watch:
     started = last = time.monotonic()
-    total = sum(rows.values())
+    total, told_end = sum(rows.values()), False
 
     def watch(tallies: dict[str, Tally]) -> None:
-        nonlocal last
+        nonlocal last, told_end
         now = time.monotonic()
         done = sum(tally.rows for tally in tallies.values())
-        if (now - last < _PLAIN_SECONDS and done < total) or not done:
+        finished = done >= total
+        if not done or told_end or (now - last < _PLAIN_SECONDS and not finished):
             return
-        last, seconds = now, now - started
+        last, seconds, told_end = now, now - started, finished
         tokens = sum(tally.tokens for tally in tallies.values())
         left = seconds / done * (total - done)
         pools = ", ".join(f"{name} {tally.rows:,}" for name, tally in sorted(tallies.items()))

@@ -90,6 +90,10 @@ class SourceSpec(_Section):
         """All patterns."""
         return (self.uri,) if isinstance(self.uri, str) else tuple(self.uri)
 
+    def located(self, uris: Sequence[str]) -> "SourceSpec":
+        """The same source at other locations."""
+        return self.model_copy(update={"uri": list(uris)})
+
     @property
     def task_column(self) -> str | None:
         """The routing column, when each row names its own task."""

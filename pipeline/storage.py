@@ -74,6 +74,12 @@ def locate(uri: str) -> Location:
     return Location(filesystem=filesystem, path=cast(str, path))
 
 
+def absolute(uri: str) -> str:
+    """The URL as a worker with another working directory must spell it."""
+    at = locate(uri)
+    return at.path if at.protocol == "file" else uri
+
+
 @cache
 def _filesystem(protocol: str) -> AbstractFileSystem:
     # listings are never cached: a listing decides which snapshot is the newest

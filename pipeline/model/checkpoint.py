@@ -24,6 +24,7 @@ from pipeline.model.layout import (
     canonical_base_key,
     demand_coverage,
     parse_adapter_key,
+    targeted_modules,
 )
 
 CONFIG = "config.json"
@@ -178,7 +179,7 @@ def open_checkpoint(path: str | Path) -> Checkpoint:
         {n: t.shape for n, t in adapters.items()},
         adapter_shapes(
             expected,
-            _targeted_modules(adapter_config, expected),
+            targeted_modules(adapter_config, expected),
             tuple(config["task_names"]),
             adapter_config["r"],
         ),
@@ -254,29 +255,6 @@ def _refuse_unsupported(adapter_config: Mapping[str, Any], file: Path) -> None:
     for key in ("r", "lora_alpha", "target_modules"):
         if key not in adapter_config:
             raise CheckpointError(f"{file} has no {key}")
-
-
-def _targeted_modules(
-    adapter_config: Mapping[str, Any], base: Mapping[str, Shape]
-) -> tuple[str, ...]:
-    """The linear modules that carry an adapter, by the rule of the file's own format (peft).
-
-    A string is a regular expression over the whole module name, a list holds ends of names.
-    """
-    targets = adapter_config["target_modules"]
-    modules = []
-    for name, shape in base.items():
-        module = name.removesuffix(".weight")
-        if module == name or len(shape) != 2 or module.startswith("visual."):
-            continue
-        spelled = f"model.{module}" if module.startswith("language_model.") else module
-        if isinstance(targets, str):
-            hit = re.fullmatch(targets, spelled) is not None
-        else:
-            hit = any(spelled == end or spelled.endswith(f".{end}") for end in targets)
-        if hit:
-            modules.append(module)
-    return tuple(modules)
 
 
 def _index_base(directory: Path) -> dict[str, StoredTensor]:

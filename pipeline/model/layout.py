@@ -4,7 +4,8 @@ The real files mix two spellings: the base uses the old one (`model.layers.*`, `
 adapters the new one (`model.language_model.layers.*`). Both are read on both files; inside
 Nightjar a tensor has the name of its module in the stock `Qwen2_5_VLModel` (`language_model.*`,
 `visual.*`), plus `multi_vector_projector.*`. Loading demands exact coverage of this table, since
-the library's own loaders only warn and then serve random or bare weights.
+the library's own loaders only warn and then serve random or bare weights. The random checkpoint is
+written from the same table, in its order.
 """
 
 import itertools
@@ -66,6 +67,23 @@ def parse_adapter_key(key: str) -> AdapterTensor | None:
     return AdapterTensor(task=match["task"], module=module, side=match["side"])
 
 
+def official_base_key(name: str) -> str:
+    """The key of a base tensor in the official files, which spell it the old way."""
+    inner = name.removeprefix("language_model.")
+    return name if inner == name else f"model.{inner}"
+
+
+def official_adapter_key(tensor: AdapterTensor) -> str:
+    """The key of an adapter tensor in the official file, which spells it the new way."""
+    module = _official_module(tensor.module)
+    return f"base_model.model.{module}.lora_{tensor.side}.{tensor.task}.weight"
+
+
+def _official_module(module: str) -> str:
+    """A module as the adapters' official file spells it, in its keys and in target_modules."""
+    return f"model.{module}" if module.startswith(("language_model.", "visual.")) else module
+
+
 def base_shapes(config: Mapping[str, Any]) -> dict[str, Shape]:
     """Canonical name -> shape of every base tensor, projector included.
 
@@ -76,11 +94,13 @@ def base_shapes(config: Mapping[str, Any]) -> dict[str, Shape]:
     hidden, mlp = text["hidden_size"], text["intermediate_size"]
     head = hidden // text["num_attention_heads"]
     kv = text["num_key_value_heads"] * head
-    shapes: dict[str, Shape] = {"language_model.embed_tokens.weight": (text["vocab_size"], hidden)}
+    shapes = _vision_shapes(config["vision_config"])
+    shapes["language_model.embed_tokens.weight"] = (text["vocab_size"], hidden)
     for layer in range(text["num_hidden_layers"]):
         at = f"language_model.layers.{layer}"
         shapes |= {
             f"{at}.input_layernorm.weight": (hidden,),
+            f"{at}.post_attention_layernorm.weight": (hidden,),
             f"{at}.self_attn.q_proj.weight": (hidden, hidden),
             f"{at}.self_attn.q_proj.bias": (hidden,),
             f"{at}.self_attn.k_proj.weight": (kv, hidden),
@@ -88,13 +108,11 @@ def base_shapes(config: Mapping[str, Any]) -> dict[str, Shape]:
             f"{at}.self_attn.v_proj.weight": (kv, hidden),
             f"{at}.self_attn.v_proj.bias": (kv,),
             f"{at}.self_attn.o_proj.weight": (hidden, hidden),
-            f"{at}.post_attention_layernorm.weight": (hidden,),
             f"{at}.mlp.gate_proj.weight": (mlp, hidden),
             f"{at}.mlp.up_proj.weight": (mlp, hidden),
             f"{at}.mlp.down_proj.weight": (hidden, mlp),
         }
     shapes["language_model.norm.weight"] = (hidden,)
-    shapes |= _vision_shapes(config["vision_config"])
     projector = config["multi_vector_projector_dim"]
     return shapes | {
         f"{PROJECTOR}.weight": (projector, hidden),
@@ -113,11 +131,11 @@ def _vision_shapes(vision: Mapping[str, Any]) -> dict[str, Shape]:
         at = f"visual.blocks.{block}"
         shapes |= {
             f"{at}.norm1.weight": (width,),
+            f"{at}.norm2.weight": (width,),
             f"{at}.attn.qkv.weight": (3 * width, width),
             f"{at}.attn.qkv.bias": (3 * width,),
             f"{at}.attn.proj.weight": (width, width),
             f"{at}.attn.proj.bias": (width,),
-            f"{at}.norm2.weight": (width,),
             f"{at}.mlp.gate_proj.weight": (mlp, width),
             f"{at}.mlp.gate_proj.bias": (mlp,),
             f"{at}.mlp.up_proj.weight": (mlp, width),
@@ -132,6 +150,29 @@ def _vision_shapes(vision: Mapping[str, Any]) -> dict[str, Shape]:
         "visual.merger.mlp.2.weight": (out, merged),
         "visual.merger.mlp.2.bias": (out,),
     }
+
+
+def targeted_modules(
+    adapter_config: Mapping[str, Any], base: Mapping[str, Shape]
+) -> tuple[str, ...]:
+    """The linear modules that carry an adapter, by the rule of the file's own format (peft).
+
+    A string is a regular expression over the whole module name, a list holds ends of names.
+    """
+    targets = adapter_config["target_modules"]
+    modules = []
+    for name, shape in base.items():
+        module = name.removesuffix(".weight")
+        if module == name or len(shape) != 2 or module.startswith("visual."):
+            continue
+        spelled = _official_module(module)
+        if isinstance(targets, str):
+            hit = re.fullmatch(targets, spelled) is not None
+        else:
+            hit = any(spelled == end or spelled.endswith(f".{end}") for end in targets)
+        if hit:
+            modules.append(module)
+    return tuple(modules)
 
 
 def adapter_shapes(
@@ -174,6 +215,4 @@ def demand_coverage(found: Mapping[Any, Shape], expected: Mapping[Any, Shape], w
 
 
 def _spelled(name: str | AdapterTensor) -> str:
-    if isinstance(name, AdapterTensor):
-        return f"{name.module}.lora_{name.side}.{name.task}.weight"
-    return name
+    return official_adapter_key(name) if isinstance(name, AdapterTensor) else name

@@ -8,6 +8,7 @@ only in this process's environment, and it ends with it.
 import logging
 import os
 import secrets
+import socket
 import sys
 import tempfile
 from collections.abc import Iterator
@@ -22,6 +23,7 @@ from pipeline.errors import RunError, SpecError
 
 LOCAL = "local"
 _NOISE_BYTES = 4000
+_CONNECT_SECONDS = 10.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,6 +51,7 @@ def connected(address: str) -> Iterator[Resources]:
         raise SpecError(
             f"--address: {address!r} is not one of local, auto, none, ray://host:port or host:port"
         )
+    _demand_listener(address)
     for name in ("ray", "ray.data", "ray.data._internal.progress"):
         logging.getLogger(name).setLevel(logging.ERROR)
     if address == LOCAL and "RAY_AUTH_MODE" not in os.environ:
@@ -70,6 +73,17 @@ def connected(address: str) -> Iterator[Resources]:
             yield Resources(cpus=total.get("CPU", 0.0), gpus=total.get("GPU", 0.0))
         finally:
             ray.shutdown()
+
+
+def _demand_listener(address: str) -> None:
+    """Fail at once where nobody listens; Ray itself would try for minutes."""
+    host, _, port = address.rpartition("://")[2].rpartition(":")
+    if address in (LOCAL, "auto"):
+        return
+    try:
+        socket.create_connection((host, int(port)), timeout=_CONNECT_SECONDS).close()
+    except (OSError, ValueError) as error:
+        raise RunError(f"no Ray answers at {address!r}: {error}") from error
 
 
 @contextmanager

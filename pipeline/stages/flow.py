@@ -23,7 +23,7 @@ from pipeline.stages.plan import Plan
 from pipeline.stages.prepare import Prepare
 from pipeline.stages.sink import Sink
 from pipeline.stages.source import read_units
-from pipeline.storage import Folder, local_copy
+from pipeline.storage import Folder, absolute, local_copy
 from pipeline.work import Receipt, Tally, WorkUnit
 
 if TYPE_CHECKING:
@@ -41,7 +41,7 @@ class Recipe:
     """Everything a worker must know of a job; small enough to send to each of them."""
 
     checkpoint: str
-    """The spec's model.path."""
+    """The spec's model.path, absolute when local."""
     max_length: int
     """Tokens a text is cut to."""
     max_pixels: int | None
@@ -86,18 +86,19 @@ class Recipe:
         )
         described = {"fingerprint": made_by, "compute_dtype": dtype}
         described |= {f.name: str(f.type) for f in vectors}
+        local = Path(spec.model.path).expanduser().is_dir()
         budget = spec.compute.token_budget
         return cls(
-            checkpoint=spec.model.path,
+            checkpoint=str(checkpoint.directory.absolute()) if local else spec.model.path,
             max_length=spec.model.max_length,
             max_pixels=spec.model.max_pixels,
             dtype=dtype,
             token_budget=budget if isinstance(budget, int) else None,
-            sources=spec.sources,
+            sources=tuple(s.located([absolute(uri) for uri in s.uris]) for s in spec.sources),
             kept=plan.kept,
             vectors=tuple(vectors),
             schema=output_schema(plan.id_type, plan.kept, vectors, described),
-            output=spec.output.uri,
+            output=absolute(spec.output.uri),
             fingerprint=made_by,
         )
 

@@ -44,16 +44,17 @@ def run_on_ray(
     Raises:
         RunError: a worker failed for good; the cause says why.
     """
-    configure_data()
     board: Any = ray.remote(num_cpus=0)(Board).remote()
-    sink = ReceiptSink(recipe, board)
-    lanes = [_lane(recipe, pool, units) for pool in pools]
-    joined = reduce(lambda one, other: one.union(other), lanes)
     done = threading.Event()
     watcher = threading.Thread(target=_watch, args=(board, watch, done), daemon=True)
     watcher.start()
     try:
-        joined.write_datasink(sink, ray_remote_args={"num_cpus": TASK_CPUS})
+        if ray.util.client.ray.is_connected():
+            # Ray Data does not run behind Ray Client: its driver is a task in the cluster then
+            execute = ray.remote(num_cpus=0, max_retries=0)(_execute)
+            receipts: list[Receipt] = ray.get(execute.remote(recipe, units, pools, board))
+        else:
+            receipts = _execute(recipe, units, pools, board)
     except Exception as error:
         # Ray wraps a worker's exception in several of its own
         cause = _cause(error)
@@ -64,6 +65,18 @@ def run_on_ray(
         done.set()
         watcher.join()
     watch(ray.get(board.read.remote()))
+    return receipts
+
+
+def _execute(
+    recipe: Recipe, units: Sequence[WorkUnit], pools: Sequence[Pool], board: Any
+) -> list[Receipt]:
+    """All lanes into one sink, as one execution."""
+    configure_data()
+    sink = ReceiptSink(recipe, board)
+    lanes = [_lane(recipe, pool, units) for pool in pools]
+    joined = reduce(lambda one, other: one.union(other), lanes)
+    joined.write_datasink(sink, ray_remote_args={"num_cpus": TASK_CPUS})
     return sink.receipts
 
 

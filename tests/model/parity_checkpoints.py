@@ -5,7 +5,8 @@ from functools import cache
 from pathlib import Path
 
 from pipeline import Embedder
-from pipeline.model.random_checkpoint import TINY, write_random_checkpoint
+from pipeline.model.geometry import TINY
+from pipeline.model.random_checkpoint import write_random_checkpoint
 from tests.model.oracle import Oracle
 from tests.model.parity_items import SMALL_MAX_PIXELS
 

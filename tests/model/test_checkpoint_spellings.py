@@ -17,7 +17,8 @@ from safetensors.torch import load_file, save_file
 
 from pipeline import Embedder
 from pipeline.errors import CheckpointError
-from pipeline.model.random_checkpoint import TINY, write_random_checkpoint
+from pipeline.model.geometry import TINY
+from pipeline.model.random_checkpoint import write_random_checkpoint
 from tests.model.parity_items import TEXTS, picture
 
 ITEMS = [TEXTS["plain ASCII"], picture(84, 56)]

@@ -10,7 +10,8 @@ from PIL import Image
 from transformers import PreTrainedTokenizerFast
 from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
 
-from pipeline.model.random_checkpoint import TINY, write_random_checkpoint
+from pipeline.model.geometry import TINY
+from pipeline.model.random_checkpoint import write_random_checkpoint
 from tests.model.oracle import Oracle
 from tests.model.parity_items import SMALL_MAX_PIXELS, TEXTS, picture
 

@@ -1,0 +1,63 @@
+"""What several rooms' tests share: a tiny checkpoint and an object store over HTTP."""
+
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+
+import fsspec
+import pytest
+import s3fs
+from hypothesis import settings
+from moto.server import ThreadedMotoServer
+
+from pipeline import storage
+from pipeline.model.geometry import tiny_geometry
+from pipeline.model.random_checkpoint import write_random_checkpoint
+
+settings.register_profile("nightjar", deadline=None, max_examples=25)
+settings.load_profile("nightjar")
+
+
+@pytest.fixture(scope="session")
+def tiny_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A random checkpoint of hidden size 64, matryoshka_dims 16, 32 and 64."""
+    directory = tmp_path_factory.mktemp("checkpoint") / "tiny"
+    write_random_checkpoint(directory, tiny_geometry(64), seed=7)
+    return directory
+
+
+@pytest.fixture(scope="session")
+def s3_endpoint() -> Iterator[str]:
+    """A fake S3 that answers on the loopback."""
+    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    server.start()
+    host, port = server.get_host_and_port()
+    yield f"http://{host}:{port}"
+    server.stop()
+
+
+def _forget_stores() -> None:
+    storage._filesystem.cache_clear()
+    s3fs.S3FileSystem.clear_instance_cache()
+
+
+@pytest.fixture
+def bucket(s3_endpoint: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[str]:
+    """A new bucket, as `s3://name`; the environment leads every client to the fake S3."""
+    for name, value in {
+        "AWS_ACCESS_KEY_ID": "dummy",
+        "AWS_SECRET_ACCESS_KEY": "dummy",
+        "AWS_DEFAULT_REGION": "us-east-1",
+        "AWS_ENDPOINT_URL": s3_endpoint,
+        "AWS_CONFIG_FILE": str(tmp_path / "no-config"),
+        "AWS_SHARED_CREDENTIALS_FILE": str(tmp_path / "no-credentials"),
+        "AWS_EC2_METADATA_DISABLED": "true",
+    }.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.delenv("AWS_PROFILE", raising=False)
+    monkeypatch.delenv("AWS_SESSION_TOKEN", raising=False)
+    _forget_stores()
+    name = f"nightjar-{uuid.uuid4().hex[:12]}"
+    fsspec.filesystem("s3", use_listings_cache=False).mkdir(name)
+    yield f"s3://{name}"
+    _forget_stores()

@@ -1,0 +1,131 @@
+"""The whole flow on real Ray clusters, against the same corpus embedded in one process."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import yaml
+
+from pipeline import open_dataset
+from pipeline.dataset import Dataset
+from tests.end_to_end.conftest import Cluster, Finished, nightjar
+from tests.end_to_end.small_corpus import PAIRED, REASONS, ROWS
+
+pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.timeout(240)]
+
+FRACTIONS = "compute.pools={%s}" % ", ".join(
+    f"{name}: {{max: 1, cpus: 0.25}}" for name in ("retrieval", "code", "text-matching")
+)
+    "compute.pools={retrieval: {cpus: 0.5}, code: {cpus: 0.25}, text-matching: {cpus: 0.25}}"
+)
+
+
+def test_pools_of_their_own_give_the_vectors_of_one_process(spec: Path, expected: Dataset) -> None:
+    done = nightjar("embed", spec, "--set", FRACTIONS, "--json")
+    assert done.code == 0, done.err
+    assert "pools: " in done.err
+    assert all(f"{name} with 1 actor" in done.err for name in ("retrieval", "code"))
+    _demand_equal(_dataset(spec), expected)
+    _demand_every_row_once(done)
+
+
+def test_nothing_of_rays_own_noise_reaches_the_user(spec: Path) -> None:
+    done = nightjar("embed", spec, "--set", "source.0.uri=" + _first_shard(spec))
+    assert done.code == 0, done.err
+    lines = done.err.splitlines()
+    assert lines[0].startswith("fewer devices than adapters: 1 actor")
+    assert all(" rows (" in line and line.endswith("s left") for line in lines[1:])
+    assert done.out.splitlines()[0].split(" (")[0].endswith("rows embedded")
+
+
+def test_one_cpu_is_enough_for_three_adapters(
+    spec: Path, cluster: Cluster, expected: Dataset
+) -> None:
+    done = nightjar("embed", spec, "--address", cluster.address, "--json")
+    assert done.code == 0, done.err
+    assert "switch between" in done.err
+    _demand_equal(_dataset(spec), expected)
+    _demand_every_row_once(done)
+
+
+def test_ray_client_reaches_the_same_cluster(
+    spec: Path, cluster: Cluster, expected: Dataset
+) -> None:
+    done = nightjar("embed", spec, "--address", cluster.client_address)
+    assert done.code == 0, done.err
+    _demand_equal(_dataset(spec), expected)
+
+
+def test_several_raylets_share_the_work(spec: Path, cluster: Cluster, expected: Dataset) -> None:
+    cluster.add_node()
+    wanted = "compute.pools={retrieval: {min: 2, cpus: 0.25}, code: {cpus: 0.25}}"
+    done = nightjar("embed", spec, "--address", cluster.address, "--set", wanted, "--json")
+    assert done.code == 0, done.err
+    _demand_equal(_dataset(spec), expected)
+    _demand_every_row_once(done)
+
+
+def test_a_shard_damaged_behind_its_footer_fails_the_run_in_one_sentence(
+    spec: Path, tmp_path: Path, cluster: Cluster
+) -> None:
+    shard = tmp_path / "damaged.parquet"
+    table = pa.table({"doc": ["a", "b"], "body": ["x" * 4000, "y"], "task": ["code.query"] * 2})
+    table = table.append_column("page", pa.nulls(2, pa.binary()))
+    pq.write_table(table.append_column("title", pa.array(["t", "t"])), shard, compression="none")
+    content = bytearray(shard.read_bytes())
+    content[8:200] = b"\xff" * 192
+    shard.write_bytes(content)
+    done = nightjar("embed", spec, "--address", cluster.address, "--set", f"source.0.uri={shard}")
+    assert done.code == 1
+    assert "Traceback" not in done.err
+    assert not (tmp_path / "out" / "log").exists()
+
+
+def test_an_address_where_nobody_listens_is_refused_at_once(spec: Path) -> None:
+    done = nightjar("embed", spec, "--address", "127.0.0.1:9")
+    assert done.code == 1
+    assert "no Ray answers at '127.0.0.1:9'" in done.err
+
+
+def _dataset(spec: Path) -> Dataset:
+    return open_dataset(yaml.safe_load(spec.read_text())["output"]["uri"])
+
+
+def _first_shard(spec: Path) -> str:
+    uri: str = yaml.safe_load(spec.read_text())["source"][0]["uri"]
+    return uri.replace("*", "part-0")
+
+
+def _demand_every_row_once(done: Finished) -> None:
+    report = json.loads(done.out)
+    assert report["rows"] == ROWS
+    assert report["items"] == ROWS + PAIRED
+    assert report["quarantined"] == REASONS
+    assert sum(report["embedded"].values()) == ROWS + PAIRED - sum(REASONS.values())
+
+
+def _demand_equal(found: Dataset, expected: Dataset) -> None:
+    columns = ["id", "modality", "task", "title", "n_tokens", "truncated", "source_hash"]
+    keys = [("id", "ascending"), ("modality", "ascending")]
+    ours, theirs = (dataset.to_table().sort_by(keys) for dataset in (found, expected))
+    assert ours.select(columns).equals(theirs.select(columns))
+    for name, tolerance in (("embedding", 1e-6), ("multivector", 1e-3)):
+        assert ours.schema.field(name).type == theirs.schema.field(name).type
+        one, other = (_numbers(table[name].combine_chunks()) for table in (ours, theirs))
+        assert np.abs(one - other).max() < tolerance
+    rejected, wanted = (
+        dataset.quarantine().drop_columns(["message"]).sort_by([("locator", "ascending")])
+        for dataset in (found, expected)
+    )
+    assert rejected.equals(wanted)
+    # one unit, one file: no unit was split, merged or written twice
+    assert len(found.fragments) == len(expected.fragments)
+
+
+def _numbers(vectors: pa.Array) -> np.ndarray:
+    while isinstance(vectors, pa.ListArray | pa.FixedSizeListArray):
+        vectors = vectors.flatten()
+    return vectors.to_numpy(zero_copy_only=False).astype(np.float32)
