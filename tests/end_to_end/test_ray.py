@@ -16,10 +16,8 @@ from tests.end_to_end.small_corpus import PAIRED, REASONS, ROWS
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.timeout(240)]
 
-FRACTIONS = "compute.pools={%s}" % ", ".join(
+FRACTIONS = "compute.pools={%s}" % ", ".join(  # noqa: UP031  braces of YAML all over it
     f"{name}: {{max: 1, cpus: 0.25}}" for name in ("retrieval", "code", "text-matching")
-)
-    "compute.pools={retrieval: {cpus: 0.5}, code: {cpus: 0.25}, text-matching: {cpus: 0.25}}"
 )
 
 
