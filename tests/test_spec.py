@@ -106,7 +106,6 @@ MISTAKES = [
     ("source.id", None, "source.id", "needs the column with each row's id"),
     ("source.task", "retrieval", "source.task", TASKS),
     ("source.task", None, "source.task", TASKS),
-    ("source.task", {"column": "k", "colum": "t"}, "source.task.colum", "did you mean 'column'"),
     ("source.task", {}, "source.task.column", "is missing; expected the name of the column"),
     ("source.keep", "title", "source.keep", "a list of columns"),
     ("source.keep", ["a", "b", "a"], "source.keep", "'a' is there twice"),
@@ -143,6 +142,12 @@ def test_a_mistake_is_one_sentence_with_path_value_and_expectation(
         leaf = list(leaf.values())[-1] if isinstance(leaf, dict) else leaf[-1]
     if not (value is ABSENT or leaf == {} or "needs the column" in expected):
         assert repr(leaf) in sentence or str(leaf) in sentence
+
+
+@pytest.mark.xfail(strict=True, reason="defect: _locate takes the tag `column` for the key")
+def test_an_unknown_key_beside_a_routing_column_is_named(tmp_path: Path) -> None:
+    raw = _with("source.task", {"column": "k", "colour": "t"})
+    assert _refusal(tmp_path, yaml.safe_dump(raw)).startswith("source.task.colour: unknown key")
 
 
 def test_nothing_to_write_and_nothing_to_embed_are_refused(tmp_path: Path) -> None:
@@ -273,9 +278,7 @@ def test_a_bad_override_is_one_sentence(tmp_path: Path, override: str, expected:
 
 
 @pytest.mark.xfail(strict=True, reason="defect: _set raises TypeError or ValueError")
-@pytest.mark.parametrize(
-    "override", ["source.keep.0.x=1", "source.keep.²=1", "name=2024-13-45"]
-)
+@pytest.mark.parametrize("override", ["source.keep.0.x=1", "source.keep.²=1", "name=2024-13-45"])
 def test_an_override_below_a_plain_value_is_one_sentence(tmp_path: Path, override: str) -> None:
     assert "--set" in _refusal(tmp_path, EXAMPLE, override)
 
@@ -296,7 +299,9 @@ def test_the_json_schema_accepts_the_example_and_refuses_a_typo() -> None:
 HASHES = {"config.json": "00", "model.safetensors": "11"}
 
 
-def _fingerprint(raw: dict[str, Any], hashes: dict[str, str] = HASHES, dtype: str = "float32") -> str:
+def _fingerprint(
+    raw: dict[str, Any], hashes: dict[str, str] = HASHES, dtype: str = "float32"
+) -> str:
     return fingerprint(JobSpec.model_validate(raw), hashes, dtype)
 
 

@@ -14,8 +14,9 @@ from safetensors import safe_open
 from torch import Tensor
 
 from pipeline.errors import CheckpointError
-from pipeline.model.checkpoint import Checkpoint, StoredTensor
+from pipeline.model.checkpoint import Checkpoint
 from pipeline.model.layout import AdapterTensor
+from pipeline.model.weight_files import StoredTensor
 
 
 class WeightReader:

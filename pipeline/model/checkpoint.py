@@ -8,8 +8,7 @@ checkpoint is run. A hub id is resolved by huggingface_hub, a local directory is
 import hashlib
 import json
 import re
-import struct
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -18,14 +17,12 @@ from typing import Any
 from pipeline.errors import CheckpointError, SpecError
 from pipeline.model.layout import (
     AdapterTensor,
-    Shape,
     adapter_shapes,
     base_shapes,
-    canonical_base_key,
     demand_coverage,
-    parse_adapter_key,
     targeted_modules,
 )
+from pipeline.model.weight_files import StoredTensor, index_adapters, index_base
 
 CONFIG = "config.json"
 TOKENIZER = "tokenizer.json"
@@ -35,18 +32,6 @@ ADAPTER_WEIGHTS = "adapters/adapter_model.safetensors"
 
 _HUB_ID = re.compile(r"^[\w][\w.-]*/[\w][\w.-]*$")
 _HUB_FILES = ("*.json", "*.safetensors", "adapters/*", "*.txt", "LICENSE*", "README.md")
-
-
-@dataclass(frozen=True, kw_only=True)
-class StoredTensor:
-    """Where a tensor lies."""
-
-    file: Path
-    """The safetensors file."""
-    key: str
-    """Its name in that file."""
-    shape: Shape
-    """As the file's header says."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -171,10 +156,10 @@ def open_checkpoint(path: str | Path) -> Checkpoint:
     _refuse_unsupported(adapter_config, directory / ADAPTER_CONFIG)
     if not (directory / TOKENIZER).is_file():
         raise CheckpointError(f"{directory / TOKENIZER} is missing")
-    base = _index_base(directory)
+    base = index_base(directory)
     expected = base_shapes(config)
     demand_coverage({n: t.shape for n, t in base.items()}, expected, f"checkpoint {directory}")
-    adapters = _index_adapters(directory / ADAPTER_WEIGHTS)
+    adapters = index_adapters(directory / ADAPTER_WEIGHTS)
     demand_coverage(
         {n: t.shape for n, t in adapters.items()},
         adapter_shapes(
@@ -255,51 +240,6 @@ def _refuse_unsupported(adapter_config: Mapping[str, Any], file: Path) -> None:
     for key in ("r", "lora_alpha", "target_modules"):
         if key not in adapter_config:
             raise CheckpointError(f"{file} has no {key}")
-
-
-def _index_base(directory: Path) -> dict[str, StoredTensor]:
-    files = sorted(directory.glob("*.safetensors"))
-    if not files:
-        raise CheckpointError(
-            f"{directory} has no *.safetensors file; other weight formats are not read"
-        )
-    index: dict[str, StoredTensor] = {}
-    for file in files:
-        for key, shape in _header(file):
-            name = canonical_base_key(key)
-            if name is None:
-                continue
-            if name in index:
-                raise CheckpointError(f"{file}: tensor {key} is there twice")
-            index[name] = StoredTensor(file=file, key=key, shape=shape)
-    return index
-
-
-def _index_adapters(file: Path) -> dict[AdapterTensor, StoredTensor]:
-    if not file.is_file():
-        raise CheckpointError(f"{file} is missing")
-    index: dict[AdapterTensor, StoredTensor] = {}
-    for key, shape in _header(file):
-        name = parse_adapter_key(key)
-        if name is None:
-            raise CheckpointError(f"{file} has the unexpected tensor {key}")
-        index[name] = StoredTensor(file=file, key=key, shape=shape)
-    return index
-
-
-def _header(file: Path) -> Iterator[tuple[str, Shape]]:
-    """Names and shapes in a safetensors file, read from its JSON header."""
-    try:
-        with file.open("rb") as stream:
-            (length,) = struct.unpack("<Q", stream.read(8))
-            if length > file.stat().st_size:
-                raise ValueError("its header is longer than the file")
-            header = json.loads(stream.read(length))
-    except (OSError, ValueError, struct.error) as error:
-        raise CheckpointError(f"{file} cannot be read as safetensors: {error}") from error
-    for key, entry in header.items():
-        if key != "__metadata__":
-            yield key, tuple(entry["shape"])
 
 
 def _sha256(file: Path) -> str:

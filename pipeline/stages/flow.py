@@ -85,7 +85,11 @@ class Recipe:
             multi_dtype="" if multi is None else multi.dtype,
         )
         described = {"fingerprint": made_by, "compute_dtype": dtype}
-        described |= {f.name: str(f.type) for f in vectors}
+        if single is not None:
+            dim = checkpoint.demand_dim(single.dim)
+            described |= {"dim": str(dim), "dtype": single.dtype}
+        if multi is not None:
+            described |= {"multi_dim": str(checkpoint.multi_vector_dim), "multi_dtype": multi.dtype}
         local = Path(spec.model.path).expanduser().is_dir()
         budget = spec.compute.token_budget
         return cls(

@@ -123,6 +123,14 @@ def test_weights_cut_off_in_the_header_are_refused_by_name(
     assert refusal(edited).startswith(f"{path} cannot be read as safetensors: ")
 
 
+def test_weights_whose_header_claims_more_than_the_file_are_refused_by_name(edited: Path) -> None:
+    path = edited / a_shard(edited)
+    spoil(path, lambda content: b"\xff" * 8 + content[8:])
+    assert refusal(edited) == (
+        f"{path} cannot be read as safetensors: its header is longer than the file"
+    )
+
+
 def test_weights_in_pickles_alone_are_refused(edited: Path) -> None:
     for file in edited.glob("*.safetensors"):
         file.rename(file.with_suffix(".bin"))

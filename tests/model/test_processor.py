@@ -113,7 +113,7 @@ def test_no_text_is_longer_than_the_model_reads(checkpoint: Checkpoint, asked: i
 
 @pytest.mark.parametrize("as_bytes", [True, False], ids=["bytes", "decoded"])
 @pytest.mark.parametrize(
-    ("width", "height", "pads"), [(112, 84, 12), (1, 1, 4), (1, 200, 29), (1200, 900, 768)]
+    ("width", "height", "pads"), [(112, 84, 12), (1, 1, 4), (1, 200, 29), (1000, 1000, 729)]
 )
 def test_an_image_is_its_prompt_with_one_pad_for_each_merged_patch(
     processor: Processor, tokenizer: Tokenizer, width: int, height: int, pads: int, as_bytes: bool

@@ -1,0 +1,120 @@
+"""The README is true: its commands run, its Python runs, its spec is valid, its tree exists.
+
+`make quickstart` and `make test` cannot run inside the tests; the quickstart's own steps do, read
+from the Makefile, without Ray to be cheap.
+"""
+
+import re
+import shlex
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import yaml
+
+from jobs.cli import main
+from pipeline.spec import JobSpec, load_spec
+
+ROOT = Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text()
+
+
+def _blocks(language: str) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```", README, re.MULTILINE | re.DOTALL)
+
+
+def _commands() -> list[list[str]]:
+    lines = "".join(_blocks("console")).splitlines()
+    assert all(line.startswith("$ ") for line in lines)
+    return [shlex.split(line.removeprefix("$ ")) for line in lines]
+
+
+@pytest.fixture(scope="module")
+def quickstarted(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A directory in which the quickstart's steps have run."""
+    directory = tmp_path_factory.mktemp("quickstart")
+    (directory / "configs").symlink_to(ROOT / "configs")
+    planned = subprocess.run(
+        ["make", "--dry-run", "--always-make", "quickstart"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout
+    steps = [shlex.split(line)[1:] for line in planned.splitlines() if "bin/nightjar " in line]
+    assert [step[0] for step in steps] == ["checkpoint", "corpus", "embed"]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(directory)
+        for step in steps:
+            assert main([*step, "--address", "none"] if step[0] == "embed" else step) == 0
+        yield directory
+
+
+@pytest.mark.slow
+def test_every_command_runs(
+    quickstarted: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(quickstarted)
+    targets = set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+    for command, *arguments in _commands():
+        if command == "make":
+            assert set(arguments) <= targets
+            continue
+        assert command == "nightjar"
+        assert main(arguments) == 0, arguments
+        assert capsys.readouterr().out
+
+
+@pytest.mark.slow
+def test_every_python_example_runs(
+    quickstarted: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(quickstarted)
+    for example in _blocks("python"):
+        exec(compile(example, "README.md", "exec"), {})
+        assert capsys.readouterr().out
+
+
+def test_the_example_spec_is_valid_and_names_every_key(tmp_path: Path) -> None:
+    (example,) = _blocks("yaml")
+    (tmp_path / "spec.yaml").write_text(example)
+    spec = load_spec(tmp_path / "spec.yaml")
+    assert isinstance(spec, JobSpec)
+    written = yaml.safe_load(example)
+    for section in ("model", "source", "output", "compute"):
+        fields = set(type(getattr(spec, section)).model_fields)
+        assert set(written[section]) == fields
+
+
+def test_every_shipped_config_is_valid() -> None:
+    configs = sorted((ROOT / "configs").glob("*.yaml"))
+    assert configs
+    for config in configs:
+        load_spec(config)
+
+
+def test_the_printed_tree_is_the_tree() -> None:
+    (tree,) = (block for block in _blocks("") if block.startswith("Makefile"))
+    folder, printed = "", set()
+    for line in tree.splitlines():
+        name = line.split()[0]
+        if not line.startswith(" "):
+            folder = name if name.endswith("/") else ""
+        printed.add(name if not line.startswith(" ") else folder + name)
+    for path in printed:
+        assert (ROOT / path).exists(), path
+    modules = {
+        str(path.relative_to(ROOT))
+        for room in ("jobs", "pipeline")
+        for path in (ROOT / room).rglob("*.py")
+        if path.name != "__init__.py"
+    }
+    assert modules <= printed, modules - printed
+
+
+def test_the_tasks_table_is_the_vocabulary() -> None:
+    from pipeline.tasks import TASKS
+
+    for task in TASKS.values():
+        assert f"| `{task.name}` | {task.adapter} | `{task.prefix}` |" in README
