@@ -6,9 +6,10 @@ called, so that `nightjar show` does not wait for torch.
 
 import argparse
 import sys
+import traceback
 from collections.abc import Callable, Sequence
 
-from pipeline.errors import NightjarError
+from pipeline.errors import NightjarError, UnexpectedError
 
 Command = Callable[[argparse.Namespace], None]
 
@@ -21,6 +22,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         command(parsed)
     except NightjarError as error:
         print(f"nightjar: {error}", file=sys.stderr)
+        for note in getattr(error, "__notes__", ()):
+            print(note, file=sys.stderr)
+        if isinstance(error, UnexpectedError) and error.__cause__ is not None:
+            traceback.print_exception(error.__cause__)
         return error.exit_code
     except KeyboardInterrupt:
         print("nightjar: interrupted; nothing was committed", file=sys.stderr)

@@ -8,7 +8,8 @@
     │   └── OutputError        the dataset at the output: absent, or of another schema
     ├── RunError               exit code 1: the run itself failed, nothing was committed
     │   ├── ConservationError  rows in and rows out differ
-    │   └── CommitConflict     another driver committed first
+    │   ├── CommitConflict     another driver committed first
+    │   └── UnexpectedError    an exception of a worker that is none of these: a bug, shown whole
     └── RowError               one row cannot be embedded: it becomes a quarantine row
 
 All are terminal: repeating the same call gives the same error. What may pass by itself (a busy
@@ -56,6 +57,10 @@ class ConservationError(RunError):
 
 class CommitConflict(RunError):
     """Another driver committed the same version first."""
+
+
+class UnexpectedError(RunError):
+    """A worker raised what none of ours describes; its cause says what."""
 
 
 class Reason(StrEnum):

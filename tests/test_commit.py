@@ -88,7 +88,7 @@ def test_a_receipt_too_few_or_too_many_is_refused(
     lose: Callable[[list[Receipt]], list[Receipt]],
 ) -> None:
     units = [_unit(number) for number in range(3)]
-    with pytest.raises(ConservationError, match="3 units were planned.*nothing was committed"):
+    with pytest.raises(ConservationError, match=r"3 units were planned.*nothing was committed"):
         reconcile(units, lose([_receipt(unit) for unit in units]), MADE_BY)
 
 

@@ -75,12 +75,12 @@ def test_put_replaces_and_get_of_nothing_says_so(root: str) -> None:
 
 
 def test_a_reader_sees_the_old_or_the_new_object_and_never_a_part(tmp_path: Path) -> None:
-    folder, size = Folder(str(tmp_path)), 1 << 20
+    folder, size = Folder(str(tmp_path)), 1 << 18
     folder.put("a", b"0" * size)
     stop = threading.Event()
 
     def write() -> None:
-        for number in range(40):
+        for number in range(20):
             folder.put("a", b"%d" % (number % 10) * size)
         stop.set()
 
@@ -201,10 +201,10 @@ def test_a_range_of_an_object_is_read_and_an_open_one_can_seek(root: str) -> Non
     [("*.parquet", ""), ("x/*/y.tar", "/x"), ("x/y.tar", "/x"), ("x", "/x"), ("x/[ab]*", "/x")],
 )
 def test_relative_paths_begin_at_the_directory_before_the_first_glob(
-    root: str, pattern: str, base: str
+    tmp_path: Path, pattern: str, base: str
 ) -> None:
-    Folder(root).put("x/y.tar", b"")
-    assert locate(base_directory(f"{root}/{pattern}")).path == locate(f"{root}{base}").path
+    Folder(str(tmp_path)).put("x/y.tar", b"")
+    assert locate(base_directory(f"{tmp_path}/{pattern}")).path == f"{tmp_path}{base}"
 
 
 @pytest.mark.s3

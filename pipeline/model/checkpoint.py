@@ -22,6 +22,7 @@ from pipeline.model.layout import (
     demand_coverage,
     targeted_modules,
 )
+from pipeline.model.settings import read_adapter_config, read_config, read_preprocessor
 from pipeline.model.weight_files import StoredTensor, index_adapters, index_base
 
 CONFIG = "config.json"
@@ -85,14 +86,7 @@ class Checkpoint:
     @property
     def pixel_bounds(self) -> tuple[int, int]:
         """(min_pixels, max_pixels) of a resized image, from the checkpoint's own file."""
-        size = self.preprocessor.get("size") or {}
-        least = self.preprocessor.get("min_pixels", size.get("shortest_edge"))
-        most = self.preprocessor.get("max_pixels", size.get("longest_edge"))
-        if least is None or most is None:
-            raise CheckpointError(
-                f"{self.directory / PREPROCESSOR} gives no min_pixels and max_pixels"
-            )
-        return int(least), int(most)
+        return int(self.preprocessor["min_pixels"]), int(self.preprocessor["max_pixels"])
 
     def demand_dim(self, dim: int | None) -> int:
         """The size of a single vector: the full one for None, else one of matryoshka_dims.
@@ -150,10 +144,9 @@ def open_checkpoint(path: str | Path) -> Checkpoint:
             tensor.
     """
     directory = _resolve(str(path))
-    config = _read_json(directory / CONFIG)
-    _demand_keys(config, directory / CONFIG)
-    adapter_config = _read_json(directory / ADAPTER_CONFIG)
-    _refuse_unsupported(adapter_config, directory / ADAPTER_CONFIG)
+    config = read_config(directory / CONFIG)
+    preprocessor = read_preprocessor(directory / PREPROCESSOR)
+    adapter_config = read_adapter_config(directory / ADAPTER_CONFIG)
     if not (directory / TOKENIZER).is_file():
         raise CheckpointError(f"{directory / TOKENIZER} is missing")
     base = index_base(directory)
@@ -173,7 +166,7 @@ def open_checkpoint(path: str | Path) -> Checkpoint:
     return Checkpoint(
         directory=directory,
         config=config,
-        preprocessor=_read_json(directory / PREPROCESSOR),
+        preprocessor=preprocessor,
         adapter_config=adapter_config,
         base=base,
         adapters=adapters,
@@ -195,51 +188,11 @@ def _resolve(path: str) -> Path:
 
     try:
         return Path(snapshot_download(path, allow_patterns=list(_HUB_FILES)))
-    except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
+    except (HfHubHTTPError, LocalEntryNotFoundError, OSError, ValueError) as error:
         reason = str(error).strip().splitlines()[0]
         raise CheckpointError(
             f"{path!r} is no local directory, and the hub could not provide it: {reason}"
         ) from error
-
-
-def _read_json(file: Path) -> dict[str, Any]:
-    try:
-        content = json.loads(file.read_bytes())
-    except FileNotFoundError:
-        raise CheckpointError(f"{file} is missing") from None
-    except (OSError, ValueError) as error:
-        raise CheckpointError(f"{file} cannot be read: {error}") from error
-    if not isinstance(content, dict):
-        raise CheckpointError(f"{file} must hold a JSON object")
-    return content
-
-
-def _demand_keys(config: Mapping[str, Any], file: Path) -> None:
-    wanted = ("vision_config", "multi_vector_projector_dim", "matryoshka_dims", "task_names")
-    text = config.get("text_config") or config
-    decoder = ("hidden_size", "num_hidden_layers", "num_attention_heads", "num_key_value_heads")
-    missing = [key for key in wanted if key not in config]
-    missing += [key for key in decoder if key not in text]
-    if missing:
-        raise CheckpointError(
-            f"{file} has no {', '.join(missing)}: it is not a jina-embeddings-v4 checkpoint"
-        )
-    strategy = config.get("single_vector_pool_strategy", "mean")
-    if strategy != "mean":
-        raise CheckpointError(
-            f"{file}: single_vector_pool_strategy {strategy!r} is not supported; expected 'mean'"
-        )
-
-
-def _refuse_unsupported(adapter_config: Mapping[str, Any], file: Path) -> None:
-    for key in ("use_dora", "use_rslora", "rank_pattern", "alpha_pattern", "lora_bias"):
-        if adapter_config.get(key):
-            raise CheckpointError(
-                f"{file}: {key} is {adapter_config[key]!r}, and only plain LoRA is supported"
-            )
-    for key in ("r", "lora_alpha", "target_modules"):
-        if key not in adapter_config:
-            raise CheckpointError(f"{file} has no {key}")
 
 
 def _sha256(file: Path) -> str:

@@ -69,7 +69,7 @@ class Engine:
 
         Raises:
             CheckpointError: no such adapter, or a tensor cannot be read.
-            SpecError: no such dtype.
+            SpecError: no such dtype, or no CUDA device where one is asked for.
         """
         self.device = torch.device(_device(device))
         dtype = auto_dtype(device) if dtype == "auto" else dtype
@@ -201,6 +201,13 @@ def auto_dtype(device: str) -> str:
 
 
 def _device(device: str) -> str:
-    if device != "auto":
-        return device
-    return "cuda" if torch.cuda.is_available() else "cpu"
+    there = torch.cuda.is_available()
+    if device.startswith("cuda") and not there:
+        # an actor that was given a GPU must not fall back to a CPU in silence
+        raise SpecError(
+            f"device: {device!r}, but torch {torch.__version__} sees no CUDA device here; install "
+            "a CUDA build of torch, or set gpus: 0 for the pools"
+        )
+    if device == "auto":
+        return "cuda" if there else "cpu"
+    return device

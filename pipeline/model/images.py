@@ -46,11 +46,15 @@ def decode(data: bytes) -> Pixels:
     Raises:
         RowError: not one of the six formats, broken, or larger than MAX_DECODED_PIXELS.
     """
+    with warnings.catch_warnings():
+        # of bombs, for which our own bound gives a reason, and of odd metadata, which is not read
+        warnings.simplefilter("ignore")
+        return to_rgb(_open(data))
+
+
+def _open(data: bytes) -> Image.Image:
     try:
-        with warnings.catch_warnings():
-            # our own bound, below, is the same and gives a reason
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-            image = Image.open(io.BytesIO(data), formats=FORMATS)
+        return Image.open(io.BytesIO(data), formats=FORMATS)
     except Image.DecompressionBombError as error:
         raise RowError(Reason.IMAGE_TOO_LARGE, str(error)) from error
     except UnidentifiedImageError as error:
@@ -59,7 +63,6 @@ def decode(data: bytes) -> Pixels:
         ) from error
     except (OSError, EOFError, SyntaxError, ValueError) as error:
         raise RowError(Reason.IMAGE_TRUNCATED, f"the header is broken: {error}") from error
-    return to_rgb(image)
 
 
 def to_rgb(image: Image.Image) -> Pixels:

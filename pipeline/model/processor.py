@@ -58,7 +58,7 @@ class Processor:
             max_pixels: bound of a resized image; None for the checkpoint's own.
 
         Raises:
-            SpecError: max_pixels is below the checkpoint's min_pixels.
+            SpecError: max_pixels is below the checkpoint's min_pixels, or max_length below 1.
             CheckpointError: the tokenizer cannot be read or lacks a special token.
         """
         vision = checkpoint.config["vision_config"]
@@ -66,13 +66,15 @@ class Processor:
         self.bounds = PixelBounds(
             factor=vision["patch_size"] * vision["spatial_merge_size"],
             least=least,
-            most=max_pixels or most,
+            most=most if max_pixels is None else max_pixels,
         )
+        if max_length is not None and max_length < 1:
+            raise SpecError(f"model.max_length: {max_length} is below 1")
         if self.bounds.most < least:
             raise SpecError(
                 f"model.max_pixels: {max_pixels} is below the checkpoint's min_pixels, {least}"
             )
-        self.max_length = min(max_length or MAX_LENGTH, MAX_LENGTH)
+        self.max_length = min(MAX_LENGTH if max_length is None else max_length, MAX_LENGTH)
         try:
             # the library raises plain Exception for a file it cannot parse
             self._tokenizer = Tokenizer.from_file(str(checkpoint.directory / TOKENIZER))

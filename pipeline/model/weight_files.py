@@ -74,8 +74,11 @@ def _header(file: Path) -> Iterator[tuple[str, Shape]]:
             if length > file.stat().st_size:
                 raise ValueError("its header is longer than the file")
             header = json.loads(stream.read(length))
-    except (OSError, ValueError, struct.error) as error:
+            entries = {k: v for k, v in header.items() if k != "__metadata__"}
+            shapes = {key: tuple(entry["shape"]) for key, entry in entries.items()}
+            stop = 8 + length + max((e["data_offsets"][1] for e in entries.values()), default=0)
+            if stop != file.stat().st_size:
+                raise ValueError(f"it has {file.stat().st_size} bytes, its header says {stop}")
+    except (OSError, ValueError, TypeError, KeyError, AttributeError, struct.error) as error:
         raise CheckpointError(f"{file} cannot be read as safetensors: {error}") from error
-    for key, entry in header.items():
-        if key != "__metadata__":
-            yield key, tuple(entry["shape"])
+    yield from shapes.items()

@@ -1,9 +1,12 @@
-"""The board: counts of a run in progress, by adapter. Only for people to look at.
+"""The board: what workers tell the driver of a run in progress: counts, and what went wrong.
 
-Writers add their receipts, the driver reads. A retried unit may be counted twice here; the commit
-trusts receipts alone.
+Writers add their receipts, the driver reads. A retried unit may be counted twice here: the counts
+are for people to look at, the commit trusts receipts alone.
 """
 
+import traceback
+
+from pipeline.errors import NightjarError, UnexpectedError
 from pipeline.work import Receipt, Tally
 
 
@@ -12,6 +15,7 @@ class Board:
 
     def __init__(self) -> None:
         self._tallies: dict[str, Tally] = {}
+        self._failure: NightjarError | None = None
 
     def add(self, receipt: Receipt) -> None:
         """Count a unit that was written."""
@@ -20,3 +24,20 @@ class Board:
     def read(self) -> dict[str, Tally]:
         """The counts so far, by adapter."""
         return self._tallies
+
+    def fail(self, error: NightjarError) -> None:
+        """Keep the first failure: what follows is mostly its consequence."""
+        self._failure = self._failure or error
+
+    def failure(self) -> NightjarError | None:
+        """The first failure."""
+        return self._failure
+
+
+def tellable(error: Exception) -> NightjarError:
+    """An exception that travels between processes: ours as it is, another as what it said."""
+    if isinstance(error, NightjarError):
+        return error
+    told = UnexpectedError(f"a worker failed: {type(error).__name__}: {error}")
+    told.add_note("".join(traceback.format_exception(error)))
+    return told

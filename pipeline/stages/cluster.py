@@ -14,7 +14,6 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import BinaryIO
 
 import ray
 from ray.data import DataContext
@@ -22,8 +21,9 @@ from ray.data import DataContext
 from pipeline.errors import RunError, SpecError
 
 LOCAL = "local"
-_NOISE_BYTES = 4000
 _CONNECT_SECONDS = 10.0
+_LOUD = ("ray", "ray.data.context", "ray.data.dataset", "ray.data.exceptions", "ray.data._internal")
+"""Loggers whose lines are for Ray's developers; `ray.data` itself is set up anew by Ray."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,12 +52,13 @@ def connected(address: str) -> Iterator[Resources]:
             f"--address: {address!r} is not one of local, auto, none, ray://host:port or host:port"
         )
     _demand_listener(address)
-    for name in ("ray", "ray.data", "ray.data._internal.progress"):
-        logging.getLogger(name).setLevel(logging.ERROR)
+    for name in _LOUD:
+        # what fails is told by the exception, in our words
+        logging.getLogger(name).setLevel(logging.CRITICAL)
     if address == LOCAL and "RAY_AUTH_MODE" not in os.environ:
         # Ray turns its token on for a local cluster; with one here it writes none to the home
         os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
-    with tempfile.TemporaryFile(prefix="nightjar-ray-") as log, _native_noise_to(log):
+    with _native_noise_aside():
         try:
             ray.init(
                 address=address,
@@ -87,23 +88,27 @@ def _demand_listener(address: str) -> None:
 
 
 @contextmanager
-def _native_noise_to(log: BinaryIO) -> Iterator[None]:
-    """Send what Ray's native code writes to standard error to a file, and nothing else.
+def _native_noise_aside() -> Iterator[None]:
+    """Keep what Ray's native code writes to standard error in a file, which a failed run names.
 
     It writes to file descriptor 2 past every Python setting, lines that no user can act on.
     """
     python_side = os.fdopen(os.dup(2), "w", buffering=1)
     native, kept = os.dup(2), sys.stderr
-    os.dup2(log.fileno(), 2)
+    with tempfile.NamedTemporaryFile(prefix="nightjar-ray-", suffix=".log", delete=False) as log:
+        os.dup2(log.fileno(), 2)
     if kept is sys.__stderr__:
         sys.stderr = python_side
     try:
         yield
     except RunError:
-        # now somebody may want to read it
-        log.seek(0)
-        python_side.write(log.read()[-_NOISE_BYTES:].decode(errors="replace"))
+        print(f"Ray's own messages are in {log.name}", file=python_side)
         raise
+    except BaseException:
+        os.unlink(log.name)
+        raise
+    else:
+        os.unlink(log.name)
     finally:
         sys.stderr = kept
         os.dup2(native, 2)

@@ -8,7 +8,8 @@ once for each branch, and concurrent executions would starve each other.
 """
 
 import threading
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import reduce
 from typing import Any
 
@@ -19,8 +20,8 @@ from ray.data import ActorPoolStrategy, Dataset
 from ray.data.block import Block, BlockMetadata
 from ray.data.datasource import Datasink, Datasource, ReadTask, WriteResult
 
-from pipeline.errors import NightjarError, RunError
-from pipeline.stages.board import Board
+from pipeline.errors import NightjarError, UnexpectedError
+from pipeline.stages.board import Board, tellable
 from pipeline.stages.cluster import configure_data
 from pipeline.stages.flow import Recipe, Watch, opened_together
 from pipeline.stages.route import TASK_CPUS, Pool
@@ -42,7 +43,8 @@ def run_on_ray(
     """Run every unit on the connected cluster.
 
     Raises:
-        RunError: a worker failed for good; the cause says why.
+        NightjarError: what a worker raised.
+        UnexpectedError: a worker raised something else.
     """
     board: Any = ray.remote(num_cpus=0)(Board).remote()
     done = threading.Event()
@@ -56,11 +58,11 @@ def run_on_ray(
         else:
             receipts = _execute(recipe, units, pools, board)
     except Exception as error:
-        # Ray wraps a worker's exception in several of its own
-        cause = _cause(error)
-        if isinstance(cause, NightjarError):
-            raise cause from error
-        raise RunError(f"a worker failed: {type(cause).__name__}: {cause}") from error
+        # Ray hands on a worker's exception as text: the exception itself is on the board
+        failure: NightjarError | None = ray.get(board.failure.remote())
+        if failure is None:
+            raise UnexpectedError(f"Ray failed: {type(error).__name__}: {error}") from error
+        raise failure from error
     finally:
         done.set()
         watcher.join()
@@ -74,13 +76,13 @@ def _execute(
     """All lanes into one sink, as one execution."""
     configure_data()
     sink = ReceiptSink(recipe, board)
-    lanes = [_lane(recipe, pool, units) for pool in pools]
+    lanes = [_lane(recipe, pool, units, board) for pool in pools]
     joined = reduce(lambda one, other: one.union(other), lanes)
     joined.write_datasink(sink, ray_remote_args={"num_cpus": TASK_CPUS})
     return sink.receipts
 
 
-def _lane(recipe: Recipe, pool: Pool, units: Sequence[WorkUnit]) -> Dataset:
+def _lane(recipe: Recipe, pool: Pool, units: Sequence[WorkUnit], board: Any) -> Dataset:
     """Read, prepare and embed the units of one pool, adapter by adapter."""
     chosen = [unit for adapter in pool.adapters for unit in units if unit.adapter == adapter]
     groups = opened_together(chosen)
@@ -92,14 +94,14 @@ def _lane(recipe: Recipe, pool: Pool, units: Sequence[WorkUnit]) -> Dataset:
     )
     # without override_num_blocks Ray would split every unit to reach its own parallelism
     read = ray.data.read_datasource(
-        UnitDatasource(recipe, groups), num_cpus=TASK_CPUS, override_num_blocks=len(groups)
+        UnitDatasource(recipe, groups, board), num_cpus=TASK_CPUS, override_num_blocks=len(groups)
     )
     prepared = read.map_batches(
-        PrepareParcel(recipe), batch_size=1, batch_format="pyarrow", num_cpus=TASK_CPUS
+        PrepareParcel(recipe, board), batch_size=1, batch_format="pyarrow", num_cpus=TASK_CPUS
     )
     return prepared.map_batches(
         EmbedParcel,
-        fn_constructor_args=(recipe, pool),
+        fn_constructor_args=(recipe, pool, board),
         batch_size=1,
         batch_format="pyarrow",
         compute=compute,
@@ -111,8 +113,9 @@ def _lane(recipe: Recipe, pool: Pool, units: Sequence[WorkUnit]) -> Dataset:
 class UnitDatasource(Datasource):  # type: ignore[misc]
     """One read task for each group of units that are opened together, one parcel for each unit."""
 
-    def __init__(self, recipe: Recipe, groups: Sequence[Sequence[WorkUnit]]) -> None:
+    def __init__(self, recipe: Recipe, groups: Sequence[Sequence[WorkUnit]], board: Any) -> None:
         super().__init__()
+        self._board = board
         self._recipe = recipe
         self._groups = groups
 
@@ -124,13 +127,14 @@ class UnitDatasource(Datasource):  # type: ignore[misc]
         self, parallelism: int, per_task_row_limit: int | None = None, data_context: Any = None
     ) -> list[ReadTask]:
         """Called several times an execution, so it only wraps what was planned."""
-        return [_read_task(self._recipe, group) for group in self._groups]
+        return [_read_task(self._recipe, group, self._board) for group in self._groups]
 
 
-def _read_task(recipe: Recipe, group: Sequence[WorkUnit]) -> ReadTask:
+def _read_task(recipe: Recipe, group: Sequence[WorkUnit], board: Any) -> ReadTask:
     def read() -> Iterable[Block]:
-        for unit, rows in recipe.read(group):
-            yield pack_parcel(unit.key(recipe.fingerprint), unit.adapter, rows)
+        with _telling(board):
+            for unit, rows in recipe.read(group):
+                yield pack_parcel(unit.key(recipe.fingerprint), unit.adapter, rows)
 
     metadata = BlockMetadata(
         num_rows=len(group),
@@ -144,11 +148,16 @@ def _read_task(recipe: Recipe, group: Sequence[WorkUnit]) -> ReadTask:
 class PrepareParcel:
     """The prepare stage on a parcel, in whichever process the task lands."""
 
-    def __init__(self, recipe: Recipe) -> None:
+    def __init__(self, recipe: Recipe, board: Any) -> None:
         self._recipe = recipe
+        self._board = board
 
     def __call__(self, parcel: pa.Table) -> pa.Table:
         """One parcel to one."""
+        with _telling(self._board):
+            return self._prepared(parcel)
+
+    def _prepared(self, parcel: pa.Table) -> pa.Table:
         # a preparing task shares its core with others: torch's resize stays on one thread
         torch.set_num_threads(1)
         unit, adapter, rows = open_parcel(parcel)
@@ -158,12 +167,18 @@ class PrepareParcel:
 class EmbedParcel:
     """The embed stage in an actor."""
 
-    def __init__(self, recipe: Recipe, pool: Pool) -> None:
+    def __init__(self, recipe: Recipe, pool: Pool, board: Any) -> None:
         torch.set_num_threads(pool.threads)
-        self._embed = recipe.embed(pool.adapters[0], "cuda" if pool.gpus else "cpu")
+        self._board = board
+        with _telling(board):
+            self._embed = recipe.embed(pool.adapters[0], "cuda" if pool.gpus else "cpu")
 
     def __call__(self, parcel: pa.Table) -> pa.Table:
         """One parcel to one."""
+        with _telling(self._board):
+            return self._embedded(parcel)
+
+    def _embedded(self, parcel: pa.Table) -> pa.Table:
         unit, adapter, items = open_parcel(parcel)
         return pack_parcel(unit, adapter, self._embed(items, adapter))
 
@@ -178,14 +193,17 @@ class ReceiptSink(Datasink[list[Receipt]]):  # type: ignore[misc]
 
     def write(self, blocks: Iterable[Block], ctx: Any) -> list[Receipt]:
         """Write the units of some blocks: one block, one unit, as a rule."""
+        with _telling(self._board):
+            return list(self._written(blocks))
+
+    def _written(self, blocks: Iterable[Block]) -> Iterator[Receipt]:
         sink = self._recipe.sink()
-        receipts = []
         for block in blocks:
             for at in range(block.num_rows):
                 unit, adapter, items = open_parcel(block.slice(at, 1))
-                receipts.append(sink(items, unit, adapter))
-                self._board.add.remote(receipts[-1])
-        return receipts
+                receipt = sink(items, unit, adapter)
+                self._board.add.remote(receipt)
+                yield receipt
 
     def on_write_complete(self, write_result: WriteResult[list[Receipt]]) -> None:
         """Collect the receipts, on the driver."""
@@ -214,15 +232,16 @@ def _offsets(size: int) -> pa.Buffer:
     return pa.array([0, size], pa.int64()).buffers()[1]
 
 
+@contextmanager
+def _telling(board: Any) -> Iterator[None]:
+    """Put a failure on the board before Ray makes text of it."""
+    try:
+        yield
+    except Exception as error:
+        ray.get(board.fail.remote(tellable(error)))
+        raise
+
+
 def _watch(board: Any, watch: Watch, done: threading.Event) -> None:
     while not done.wait(_WATCH_SECONDS):
         watch(ray.get(board.read.remote()))
-
-
-def _cause(error: BaseException) -> BaseException:
-    """The innermost exception: the worker's own."""
-    while True:
-        inner = getattr(error, "cause", None) or error.__cause__
-        if not isinstance(inner, BaseException):
-            return error
-        error = inner

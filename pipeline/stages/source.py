@@ -1,5 +1,6 @@
 """Source: open a segment once and hand out the units that lie in it, in bounded memory."""
 
+import tarfile
 from collections.abc import Iterator, Sequence
 
 import pyarrow as pa
@@ -29,8 +30,22 @@ def read_units(
         kept: the columns carried to the output, of all sources.
 
     Raises:
-        RunError: the shard has fewer rows than were planned: it changed meanwhile.
+        RunError: the shard cannot be read, or has fewer rows than were planned: it changed
+            meanwhile.
     """
+    try:
+        yield from _units(source, units, id_type, kept)
+    except (OSError, pa.ArrowException, tarfile.TarError) as error:
+        reason = str(error).splitlines()[0]
+        raise RunError(f"{units[0].segment.shard.uri} cannot be read: {reason}") from error
+
+
+def _units(
+    source: SourceSpec,
+    units: Sequence[WorkUnit],
+    id_type: pa.DataType,
+    kept: Sequence[pa.Field],
+) -> Iterator[tuple[WorkUnit, pa.Table]]:
     adapter = units[0].adapter
     pending = list(units)
     held: list[pa.Table] = []

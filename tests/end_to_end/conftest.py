@@ -7,6 +7,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 
 import pytest
@@ -92,14 +93,16 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
     started: list[subprocess.Popen[bytes]] = []
 
     def start(*arguments: str) -> None:
-        log = (tmp_path_factory.getbasetemp() / f"ray-{len(started)}.log").open("wb")
+        log = tmp_path_factory.getbasetemp() / f"ray-{len(started)}.log"
         command = [sys.executable, "-m", "ray.scripts.scripts", "start", "--block"]
         common = ["--num-cpus=1", "--disable-usage-stats", "--object-store-memory=200000000"]
-        started.append(
-            subprocess.Popen(
-                [*command, *common, *arguments], env=ENVIRONMENT, stdout=log, stderr=log
+        with log.open("wb") as sink:
+            started.append(
+                subprocess.Popen(
+                    [*command, *common, *arguments], env=ENVIRONMENT, stdout=sink, stderr=sink
+                )
             )
-        )
+        _wait_until(lambda: b"Ray runtime started" in log.read_bytes(), f"Ray start, see {log}")
 
     start(
         "--head",
@@ -108,8 +111,7 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
         "--include-dashboard=false",
         f"--temp-dir={session}",
     )
-    _wait_for(port)
-    _wait_for(client_port)
+    _wait_until(lambda: _listens(client_port), f"a listener on {client_port}")
     yield Cluster(
         address=f"127.0.0.1:{port}",
         client_address=f"ray://127.0.0.1:{client_port}",
@@ -123,21 +125,18 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
 
 def _free_ports(count: int) -> list[int]:
     """Ports below those Ray gives to its workers (10002 and up)."""
-    free: list[int] = []
-    for port in range(6500 + os.getpid() % 1000, 9900):
-        with socket.socket() as probe:
-            if probe.connect_ex(("127.0.0.1", port)) != 0:
-                free.append(port)
-        if len(free) == count:
-            return free
-    raise RuntimeError("no free port below 9900")
+    candidates = range(6500 + os.getpid() % 1000, 9900)
+    return list(islice((port for port in candidates if not _listens(port)), count))
 
 
-def _wait_for(port: int) -> None:
-    deadline = time.monotonic() + 60
-    while time.monotonic() < deadline:
-        with socket.socket() as probe:
-            if probe.connect_ex(("127.0.0.1", port)) == 0:
-                return
+def _listens(port: int) -> bool:
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0
+
+
+def _wait_until(happened: Callable[[], bool], what: str) -> None:
+    deadline = time.monotonic() + 90
+    while not happened():
+        if time.monotonic() > deadline:
+            raise RuntimeError(f"waited 90 s for {what}")
         time.sleep(0.2)
-    raise RuntimeError(f"nothing listens on port {port}")
