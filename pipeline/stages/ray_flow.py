@@ -170,8 +170,12 @@ class EmbedParcel:
     def __init__(self, recipe: Recipe, pool: Pool, board: Any) -> None:
         torch.set_num_threads(pool.threads)
         self._board = board
-        with _telling(board):
+        self._failure: NightjarError | None = None
+        try:
             self._embed = recipe.embed(pool.adapters[0], "cuda" if pool.gpus else "cpu")
+        except Exception as error:
+            # kept for the first call: Ray starts an actor whose constructor fails again, loudly
+            self._failure = tellable(error)
 
     def __call__(self, parcel: pa.Table) -> pa.Table:
         """One parcel to one."""
@@ -179,6 +183,8 @@ class EmbedParcel:
             return self._embedded(parcel)
 
     def _embedded(self, parcel: pa.Table) -> pa.Table:
+        if self._failure is not None:
+            raise self._failure
         unit, adapter, items = open_parcel(parcel)
         return pack_parcel(unit, adapter, self._embed(items, adapter))
 

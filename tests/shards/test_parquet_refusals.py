@@ -89,6 +89,25 @@ def test_extra_columns_in_a_shard_are_ignored(tmp_path: Path) -> None:
     assert read_all(_source(tmp_path)).plan.rows == 2
 
 
+@pytest.mark.xfail(strict=True, reason="defect: a shard whose cells are all null is refused")
+@pytest.mark.parametrize("column", ["id", "text"])
+def test_a_shard_in_which_a_column_is_all_null_fits_the_others(tmp_path: Path, column: str) -> None:
+    table = pa.table({"id": pa.array([1]), "text": ["a"]})
+    pq.write_table(table, tmp_path / "1.parquet")
+    at = table.schema.get_field_index(column)
+    pq.write_table(table.set_column(at, column, pa.nulls(1)), tmp_path / "2.parquet")
+    found = read_all(_source(tmp_path))
+    assert (found.plan.rows, found.plan.id_type) == (2, pa.int64())
+
+
+@pytest.mark.xfail(strict=True, raises=KeyError, reason="defect: no sentence for a repeated name")
+def test_a_column_that_is_there_twice_is_refused(tmp_path: Path) -> None:
+    arrays = [pa.array([1]), pa.array(["a"]), pa.array(["b"])]
+    table = pa.Table.from_arrays(arrays, names=["id", "text", "text"])
+    pq.write_table(table, tmp_path / "a.parquet")
+    assert "'text'" in _refusal(_source(tmp_path / "a.parquet"))
+
+
 def test_no_file_and_no_row_are_refused_with_what_was_looked_for(tmp_path: Path) -> None:
     assert _refusal(_source(tmp_path)) == (
         f"source.uri: no object matches '{tmp_path}' (a directory is searched for .parquet, .pq)"
