@@ -59,6 +59,9 @@ def test_pools_fit_the_cluster_and_leave_room_to_read_and_write(
         return
     _demand_fit(pools, rows, cpus, gpus)
     for pool in pools:
+        for asked_for in (wanted[name] for name in pool.adapters if name in wanted):
+            assert pool.gpus >= (asked_for.gpus or 0)
+            assert pool.cpus >= (asked_for.cpus or 0)
         spec = wanted.get(pool.name)
         if pool.name != SHARED and spec is not None and spec.max is not None:
             assert pool.size <= spec.max
