@@ -16,7 +16,8 @@ from pipeline.errors import RunError
 from pipeline.model.embedder import auto_dtype
 from pipeline.model.processor import Processor
 from pipeline.report import RunReport, account, unchanged
-from pipeline.spec import JobSpec, load_spec
+from pipeline.spec import JobSpec
+from pipeline.spec_file import load_spec
 from pipeline.stages.cluster import connected
 from pipeline.stages.flow import Recipe, open_model, run_in_process
 from pipeline.stages.plan import Plan, plan_work

@@ -208,12 +208,21 @@ def open_dataset(uri: str, version: int | None = None) -> Dataset:
 
 def list_versions(folder: Folder) -> list[int]:
     """The committed versions, oldest first."""
-    return [int(name.removesuffix(".json")) for name in folder.names(LOG)]
+    numbers = (name.removesuffix(".json") for name in folder.names(LOG))
+    return [int(number) for number in numbers if number.isdecimal()]
 
 
 def read_entry(folder: Folder, version: int) -> LogEntry:
-    """One entry of the log."""
-    return LogEntry(**json.loads(folder.get(entry_name(version))))
+    """One entry of the log.
+
+    Raises:
+        OutputError: its content is damaged.
+        FileNotFoundError: there is none of that version.
+    """
+    try:
+        return LogEntry(**json.loads(folder.get(entry_name(version))))
+    except (ValueError, TypeError) as error:
+        raise OutputError(f"{folder.uri}/{entry_name(version)} is damaged: {error}") from error
 
 
 def entry_name(version: int) -> str:
@@ -245,7 +254,10 @@ def schema_of(described: dict[str, Any]) -> pa.Schema:
 
 
 def _read_manifest(folder: Folder, entry: LogEntry) -> pa.Table:
-    data = folder.get(entry.manifest)
+    try:
+        data = folder.get(entry.manifest)
+    except FileNotFoundError:
+        raise OutputError(f"{folder.uri}/{entry.manifest} is missing") from None
     wanted = entry.manifest.rpartition("/")[2].removesuffix(".parquet")
     if hashlib.sha256(data).hexdigest() != wanted:
         raise OutputError(f"{folder.uri}/{entry.manifest} is damaged: its sha256 is not its name")

@@ -1,35 +1,30 @@
-"""The job spec: a YAML file in, a frozen `JobSpec` out, or one clear sentence.
+"""The job spec: the public contract of a job, and the fingerprint of its embeddings.
 
-Every key is checked here, before anything is listed or loaded; unknown keys, repeated keys and
-YAML aliases are refused. The sentence a user reads is built from the key's path, the value found
-and the key's own description, which the JSON Schema for editors shows too.
+Frozen models, unknown keys refused. Each key's description says what is expected: it is what an
+editor shows from the JSON Schema, and the end of the sentence a user reads after a mistake.
 """
 
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from difflib import get_close_matches
-from pathlib import Path
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Any, Literal
 
-import yaml
-from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, ValidationError
+from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag
 from pydantic import model_validator as validate_model
 
-from pipeline.errors import SpecError
 from pipeline.tasks import ADAPTERS, TASKS
 
 ENCODE_VERSION = "1"
 """Raised by hand when our own preparation, pooling or writing changes an embedding's value."""
 
-_MAX_SPEC_BYTES = 1 << 20
 
+class Section(BaseModel):
+    """A part of a spec."""
 
-class _Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
 
-class ModelSpec(_Section):
+class ModelSpec(Section):
     """Which checkpoint, and how items are bounded."""
 
     path: str = Field(
@@ -46,7 +41,7 @@ class ModelSpec(_Section):
     )
 
 
-class TaskColumn(_Section):
+class TaskColumn(Section):
     """Each row names its own task."""
 
     column: str = Field(description="the name of the column that holds each row's task")
@@ -69,7 +64,7 @@ TaskChoice = Annotated[
 ]
 
 
-class SourceSpec(_Section):
+class SourceSpec(Section):
     """Where the rows are, and which columns are what."""
 
     uri: Uris = Field(description="a path or object-store URL with optional globs, or a list")
@@ -93,6 +88,12 @@ class SourceSpec(_Section):
     def located(self, uris: Sequence[str]) -> "SourceSpec":
         """The same source at other locations."""
         return self.model_copy(update={"uri": list(uris)})
+
+    @property
+    def reading(self) -> str:
+        """How rows are read, whatever their location: part of the identity of a unit of work."""
+        mapped = self.model_dump(mode="json", exclude={"uri"})
+        return json.dumps(mapped | {"texts": self.maps_text, "images": self.maps_image})
 
     @property
     def task_column(self) -> str | None:
@@ -137,7 +138,7 @@ class SourceSpec(_Section):
         return self
 
 
-class SingleSpec(_Section):
+class SingleSpec(Section):
     """The single vectors."""
 
     dim: int | None = Field(
@@ -146,13 +147,13 @@ class SingleSpec(_Section):
     dtype: Literal["float32", "float16"] = Field("float32", description="float32 or float16")
 
 
-class MultiSpec(_Section):
+class MultiSpec(Section):
     """The multi-vectors."""
 
     dtype: Literal["float32", "float16"] = Field("float16", description="float32 or float16")
 
 
-class OutputSpec(_Section):
+class OutputSpec(Section):
     """Where the dataset goes, and what it holds."""
 
     uri: str = Field(description="a path or object-store URL of the dataset", min_length=1)
@@ -166,7 +167,7 @@ class OutputSpec(_Section):
         return self
 
 
-class PoolSpec(_Section):
+class PoolSpec(Section):
     """The actors of one adapter."""
 
     min: int = Field(1, ge=1, description="a whole number of actors, at least 1")
@@ -185,7 +186,7 @@ class PoolSpec(_Section):
         return self
 
 
-class ComputeSpec(_Section):
+class ComputeSpec(Section):
     """How much of the cluster is used, and how."""
 
     token_budget: Literal["auto"] | Annotated[int, Field(ge=1)] = Field(
@@ -199,7 +200,7 @@ class ComputeSpec(_Section):
     )
 
 
-class JobSpec(_Section):
+class JobSpec(Section):
     """A job: what to embed, with what, to where."""
 
     name: str = Field(
@@ -224,26 +225,6 @@ class JobSpec(_Section):
         if not self.sources:
             raise ValueError("source: the list is empty")
         return self
-
-
-def load_spec(path: str | Path, overrides: Sequence[str] = ()) -> JobSpec:
-    """Read and check a job spec.
-
-    Args:
-        path: the YAML file.
-        overrides: `key=value` settings that win over the file: the key a dotted path
-            (`source.0.uri` in a list), the value YAML.
-
-    Raises:
-        SpecError: the file cannot be read, or a key is wrong.
-    """
-    raw = _read_yaml(Path(path))
-    for override in overrides:
-        _set(raw, override)
-    try:
-        return JobSpec.model_validate(raw)
-    except ValidationError as error:
-        raise SpecError(_sentence(error)) from None
 
 
 def fingerprint(spec: JobSpec, checkpoint_hashes: Mapping[str, str], dtype: str) -> str:
@@ -271,125 +252,3 @@ def fingerprint(spec: JobSpec, checkpoint_hashes: Mapping[str, str], dtype: str)
 def json_schema() -> dict[str, Any]:
     """JSON Schema of a job spec, for editors."""
     return JobSpec.model_json_schema()
-
-
-class _Loader(yaml.SafeLoader):
-    """Plain YAML: no aliases (they can swell a small file without bound), no repeated keys."""
-
-    def compose_node(self, parent: Any, index: Any) -> Any:
-        if self.check_event(yaml.events.AliasEvent):
-            mark = self.peek_event().start_mark  # type: ignore[no-untyped-call]
-            raise SpecError(f"line {mark.line + 1}: YAML aliases (*name) are not allowed")
-        return super().compose_node(parent, index)
-
-    def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
-        keys = [self.construct_object(key, deep=True) for key, _ in node.value]
-        for at, key in enumerate(keys):
-            if key in keys[:at]:
-                line = node.value[at][0].start_mark.line + 1
-                raise SpecError(f"line {line}: key {key!r} is there twice")
-        return super().construct_mapping(node, deep)
-
-
-def _read_yaml(path: Path) -> dict[str, Any]:
-    try:
-        text = path.read_bytes()
-    except OSError as error:
-        raise SpecError(f"cannot read the spec {path}: {error.strerror}") from None
-    if len(text) > _MAX_SPEC_BYTES:
-        raise SpecError(
-            f"the spec {path} has {len(text)} bytes, at most {_MAX_SPEC_BYTES} are read"
-        )
-    try:
-        raw = yaml.load(text, _Loader)
-    except SpecError as error:
-        raise SpecError(f"{path}, {error}") from None
-    except yaml.YAMLError as error:
-        raise SpecError(f"{path} is not YAML: {' '.join(str(error).split())}") from None
-    if not isinstance(raw, dict):
-        raise SpecError(f"{path} must hold keys and values: {', '.join(JobSpec.model_fields)}")
-    return raw
-
-
-def _set(raw: dict[str, Any], override: str) -> None:
-    path, equals, text = override.partition("=")
-    if not equals or not path:
-        raise SpecError(f"--set {override!r} is not of the form key=value")
-    try:
-        value = yaml.load(text, _Loader)
-    except yaml.YAMLError:
-        raise SpecError(f"--set {path}: {text!r} is not a YAML value") from None
-    *parents, last = path.split(".")
-    node: Any = raw
-    for part in parents:
-        node = _child(node, part, path)
-    if isinstance(node, list):
-        _child(node, last, path)
-        node[int(last)] = value
-    else:
-        node[last] = value
-
-
-def _child(node: Any, part: str, path: str) -> Any:
-    """The container below, made when it is not there yet."""
-    if isinstance(node, list):
-        if not part.isdigit() or int(part) >= len(node):
-            raise SpecError(f"--set {path}: {part!r} is not one of the {len(node)} entries")
-        return node[int(part)]
-    if not isinstance(node.get(part), dict | list):
-        node[part] = {}
-    return node[part]
-
-
-def _sentence(error: ValidationError) -> str:
-    """The first mistake, in one sentence: the key's path, the value, what was expected."""
-    problem = error.errors()[0]
-    place, fields, description = _locate(problem["loc"])
-    if problem["type"] == "value_error":  # our own validators say it all but the path
-        message = str(problem["ctx"]["error"])
-        return f"{place}.{message}" if place else message
-    if problem["type"] == "missing":
-        return f"{place} is missing; expected {description}"
-    if problem["type"] == "extra_forbidden":
-        key = str(problem["loc"][-1])
-        close = get_close_matches(key, fields, n=1)
-        hint = f"did you mean {close[0]!r}" if close else f"the keys here are {', '.join(fields)}"
-        return f"{place}: unknown key with the value {problem['input']!r}; {hint}"
-    if problem["loc"] and problem["loc"][-1] == "[key]":
-        return f"{place}: {problem['input']!r} is not valid; expected {description}"
-    return f"{place}: {problem['input']!r} is not valid; expected {description}"
-
-
-def _locate(loc: tuple[int | str, ...]) -> tuple[str, list[str], str]:
-    """The dotted path, the keys at its last section, and the description of its last key.
-
-    Pydantic's own locations also hold the tags of unions and the types it tried.
-    """
-    section: type[_Section] | None = JobSpec
-    path, fields, description = "", list(JobSpec.model_fields), "a mapping"
-    for part in loc:
-        if isinstance(part, int):
-            path += f".{part}"
-        elif section is not None and part in section.model_fields:
-            field = section.model_fields[part]
-            path += f".{part}"
-            description = field.description or description
-            fields = list(section.model_fields)
-            section = _section_in(field.annotation)
-        elif section is PoolSpec and part in ADAPTERS:
-            path += f".{part}"
-        elif part == loc[-1] and part not in ("one", "many", "name", "[key]"):
-            if section is not None:
-                fields = list(section.model_fields)
-                path += f".{part}"
-            elif path.rpartition(".")[2] == "pools":
-                path += f".{part}"
-    return path.removeprefix("."), fields, description
-
-
-def _section_in(annotation: Any) -> type[_Section] | None:
-    """The section a field holds, below any union, list or mapping."""
-    if isinstance(annotation, type) and issubclass(annotation, _Section):
-        return annotation
-    found = (_section_in(part) for part in get_args(annotation))
-    return next((section for section in found if section is not None), None)

@@ -137,6 +137,7 @@ def read_object(uri: str, start: int | None = None, stop: int | None = None) -> 
     return cast(bytes, at.filesystem.cat_file(at.path, start=start, end=stop))
 
 
+@cache
 def base_directory(pattern: str) -> str:
     """The directory before the first glob, with which relative paths in the data begin."""
     at = locate(pattern)
@@ -255,9 +256,13 @@ class _WrittenBeside:
         self._file = tempfile.NamedTemporaryFile(
             dir=self._destination.parent, prefix=".", suffix=".tmp", delete=False
         )
-        self._file.write(self._data)
-        self._file.flush()
-        os.fsync(self._file.fileno())
+        try:
+            self._file.write(self._data)
+            self._file.flush()
+            os.fsync(self._file.fileno())
+        except BaseException:
+            self.__exit__()
+            raise
         return self._file
 
     def __exit__(self, *exc_info: object) -> None:

@@ -41,6 +41,8 @@ class WorkUnit:
 
     segment: Segment
     """Where they are."""
+    reading: str
+    """How its rows are read: the source's columns and task, as text."""
     adapter: str
     """Who embeds them."""
     start: int
@@ -54,7 +56,7 @@ class WorkUnit:
         return self.stop - self.start
 
     def key(self, fingerprint: str) -> str:
-        """Names the work: the same rows of the same object under the same fingerprint."""
+        """Names the work: the same rows of the same object, read and embedded the same way."""
         parts = {"unit": asdict(self), "fingerprint": fingerprint}
         return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:32]
 

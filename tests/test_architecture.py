@@ -18,9 +18,7 @@ def test_every_module_opens_with_its_decision_and_stays_small(path: Path) -> Non
     source = path.read_text()
     tree = ast.parse(source)
     assert ast.get_docstring(tree), "no module docstring"
-    # the spec is one contract, kept in one file
-    if path.name != "spec.py":
-        assert len(source.splitlines()) <= _FILE_LINES
+    assert len(source.splitlines()) <= _FILE_LINES
     for node in ast.walk(tree):
         if isinstance(node, ast.FunctionDef):
             assert (node.end_lineno or 0) - node.lineno < _FUNCTION_LINES, node.name

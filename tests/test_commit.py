@@ -30,7 +30,7 @@ def _schema(id_type: pa.DataType | None = None, dim: int = 4, *kept: pa.Field) -
 def _unit(number: int, rows: int = 3) -> WorkUnit:
     shard = StoredObject(uri=f"s3://b/{number}.parquet", size=10, etag=str(number))
     segment = Segment(source=0, shard=shard, first_row=0, rows=rows, row_groups=(0,))
-    return WorkUnit(segment=segment, adapter="code", start=0, stop=rows)
+    return WorkUnit(segment=segment, reading="", adapter="code", start=0, stop=rows)
 
 
 def _receipt(unit: WorkUnit, **changes: Any) -> Receipt:

@@ -174,7 +174,6 @@ def test_a_damaged_manifest_is_not_read(folder: Folder) -> None:
         open_dataset(folder.uri)
 
 
-@pytest.mark.xfail(strict=True, reason="defect: a raw FileNotFoundError or JSONDecodeError")
 @pytest.mark.parametrize("what", ["manifest", "entry"])
 def test_a_dataset_that_is_not_whole_is_a_sentence(folder: Folder, what: str) -> None:
     entry = _publish(folder, [1, 2])

@@ -41,15 +41,6 @@ def test_the_fingerprint_changes_with_whatever_decides_a_vector(
     assert all(re.fullmatch("[0-9a-f]{64}", value) for value in found.values())
 
 
-@pytest.mark.xfail(strict=True, reason="defect: PROCESSOR_VERSION is read by nobody")
-def test_the_fingerprint_changes_with_the_processors_version(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    before = _fingerprint(yaml.safe_load(EXAMPLE))
-    monkeypatch.setattr("pipeline.model.processor.PROCESSOR_VERSION", "next")
-    assert _fingerprint(yaml.safe_load(EXAMPLE)) != before
-
-
 @pytest.mark.parametrize(
     ("key", "value"),
     [

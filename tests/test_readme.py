@@ -14,7 +14,8 @@ import pytest
 import yaml
 
 from jobs.cli import main
-from pipeline.spec import JobSpec, load_spec
+from pipeline.spec import JobSpec
+from pipeline.spec_file import load_spec
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()

@@ -7,6 +7,7 @@ cut is recorded; images are bounded by their pixels and are never cut.
 """
 
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,9 +20,6 @@ from pipeline.model.images import PixelBounds, Pixels, decode, resize, to_rgb
 from pipeline.tasks import Task
 
 MAX_LENGTH = 32768
-
-PROCESSOR_VERSION = "1"
-"""Raised by hand whenever a change here or in `images` changes a token or a pixel."""
 
 _BEFORE_PADS = "<|im_start|>user\n<|vision_start|>"
 _PAD = "<|image_pad|>"
@@ -75,15 +73,7 @@ class Processor:
                 f"model.max_pixels: {max_pixels} is below the checkpoint's min_pixels, {least}"
             )
         self.max_length = min(MAX_LENGTH if max_length is None else max_length, MAX_LENGTH)
-        try:
-            # the library raises plain Exception for a file it cannot parse
-            self._tokenizer = Tokenizer.from_file(str(checkpoint.directory / TOKENIZER))
-        except Exception as error:
-            raise CheckpointError(
-                f"{checkpoint.directory / TOKENIZER} cannot be read: {error}"
-            ) from error
-        self._tokenizer.no_truncation()
-        self._tokenizer.no_padding()
+        self._tokenizer = _read_tokenizer(checkpoint.directory / TOKENIZER)
         self._before_pads = self._tokenizer.encode(_BEFORE_PADS).ids
         self._after_pads = self._tokenizer.encode(_AFTER_PADS).ids
         self._pad = checkpoint.config["image_token_id"]
@@ -125,3 +115,13 @@ class Processor:
         pads = pixels.shape[0] * pixels.shape[1] // self.bounds.factor**2
         ids = [*self._before_pads, *[self._pad] * pads, *self._after_pads]
         return PreparedItem(token_ids=np.array(ids, dtype=np.int32), pixels=pixels, truncated=False)
+
+
+def _read_tokenizer(file: Path) -> Tokenizer:
+    try:
+        tokenizer = Tokenizer.from_file(str(file))
+    except Exception as error:  # the library raises nothing more exact
+        raise CheckpointError(f"{file} cannot be read: {error}") from error
+    tokenizer.no_truncation()
+    tokenizer.no_padding()
+    return tokenizer

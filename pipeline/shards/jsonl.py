@@ -12,7 +12,7 @@ from typing import Any
 import pyarrow as pa
 
 from pipeline.errors import Reason, RowError, SourceError
-from pipeline.shards.references import read_images
+from pipeline.shards.references import base_of, read_images
 from pipeline.shards.shape import (
     Inspected,
     SourceRow,
@@ -22,7 +22,7 @@ from pipeline.shards.shape import (
     to_table,
 )
 from pipeline.spec import SourceSpec
-from pipeline.storage import StoredObject, base_directory, open_object, read_object
+from pipeline.storage import StoredObject, open_object, read_object
 from pipeline.work import Segment
 
 SUFFIXES = (".jsonl", ".ndjson")
@@ -36,45 +36,66 @@ def inspect(
     Raises:
         SourceError: no line has a mapped column, or a column mixes types.
     """
-    rows = rows_per_unit(source, unit_rows)
-    found, counted = Inspected(unit_rows=rows), 0
-    typed: dict[str, list[Any]] = {name: [] for name in (source.id or "", *source.keep)}
-    names: dict[str, None] = {}
-    tasks: list[str | None] = []
-    start = stop = first = 0
-
-    def close() -> None:
-        nonlocal start, first, counted
-        if counted:
-            segment = Segment(
-                source=index, shard=shard, first_row=first, rows=counted, span=(start, stop)
+    scan = _Scan(source, shard)
+    step = rows_per_unit(source, unit_rows)
+    found = Inspected(unit_rows=step)
+    for first in range(0, len(scan.stops), step):
+        stops = scan.stops[first : first + step]
+        start = scan.stops[first - 1] if first else 0
+        found.segments.append(
+            Segment(
+                source=index,
+                shard=shard,
+                first_row=first,
+                rows=len(stops),
+                span=(start, stops[-1]),
             )
-            found.segments.append(segment)
-            routed = tasks if source.task_column is not None else counted
-            found.by_adapter.append(count_adapters(source, routed))
-        start, first, counted = stop, first + counted, 0
-        tasks.clear()
-
-    with open_object(shard.uri) as stream:
-        for line in stream:
-            stop += len(line)
-            if not line.strip():
-                continue
-            record = _parse(line)
-            counted += 1
-            fields = record if isinstance(record, dict) else {}
-            names |= dict.fromkeys(fields)
-            tasks.append(_string(fields.get(source.task_column or "")))
-            for name, values in typed.items():
-                values.append(fields.get(name))
-            if counted == rows:
-                close()
-    close()
-    _demand_columns(source, list(names), shard)
-    found.id_type = infer_type(typed[source.id or ""], f"source.id: {source.id!r}", shard.uri)
+        )
+        routed = scan.tasks[first : first + step] if source.task_column else len(stops)
+        found.by_adapter.append(count_adapters(source, routed))
+    _demand_columns(source, list(scan.names), shard)
+    found.id_type = _id_type(source, scan, shard)
     found.kept = {
-        name: infer_type(typed[name], f"source.keep: {name!r}", shard.uri) for name in source.keep
+        name: infer_type(scan.values[name], f"source.keep: {name!r}", shard.uri)
+        for name in source.keep
     }
+    return found
+
+
+class _Scan:
+    """What one pass over the lines finds."""
+
+    def __init__(self, source: SourceSpec, shard: StoredObject) -> None:
+        self.stops: list[int] = []
+        """The byte after each row's line."""
+        self.tasks: list[str | None] = []
+        """Of the routing column."""
+        self.values: dict[str, list[Any]] = {name: [] for name in (source.id or "", *source.keep)}
+        """Of ids and kept columns, for their types."""
+        self.names: dict[str, None] = {}
+        """Every key seen."""
+        stop = 0
+        with open_object(shard.uri) as stream:
+            for line in stream:
+                stop += len(line)
+                if not line.strip():
+                    continue
+                record = _parse(line)
+                fields = record if isinstance(record, dict) else {}
+                self.stops.append(stop)
+                self.tasks.append(_string(fields.get(source.task_column or "")))
+                self.names |= dict.fromkeys(fields)
+                for name, values in self.values.items():
+                    values.append(fields.get(name))
+
+
+def _id_type(source: SourceSpec, scan: _Scan, shard: StoredObject) -> pa.DataType:
+    name = source.id or ""
+    found = infer_type(scan.values[name], f"source.id: {name!r}", shard.uri)
+    if pa.types.is_nested(found) or pa.types.is_floating(found):
+        raise SourceError(
+            f"source.id: {name!r} is {found} in {shard.uri}, expected a string or a whole number"
+        )
     return found
 
 
@@ -87,12 +108,12 @@ def read(
 ) -> Iterator[pa.Table]:
     """The rows of a segment, in order, a batch at a time."""
     content = read_object(segment.shard.uri, *segment.span)
-    lines = [line for line in content.splitlines(keepends=True) if line.strip()]
+    lines = [line for line in content.split(b"\n") if line.strip()]
     first = segment.first_row
     for at in range(0, len(lines), batch_rows):
         chosen = lines[at : at + batch_rows]
         records = [_parse(line) for line in chosen]
-        images = read_images(base_directory(source.uris[0]), _image_paths(source, records))
+        images = read_images(base_of(source, segment.shard.uri), _image_paths(source, records))
         rows = [
             _row(source, record, image, f"{segment.shard.uri}#line={first + i}")
             for i, (record, image) in enumerate(zip(records, images, strict=True))
@@ -128,6 +149,9 @@ def _row(
         row.fault = (image.reason, str(image))
     else:
         row.image = image
+    path = record.get(source.image) if source.image is not None else None
+    if not isinstance(path, str | None):
+        row.fault = (Reason.MALFORMED_RECORD, f"{source.image!r} is not a string")
     if isinstance(text, str):
         # a lone surrogate is legal JSON: let it through, to be refused with its own reason
         row.text = text.encode(errors="surrogatepass")

@@ -13,12 +13,13 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from pipeline.errors import RowError, SourceError
+from pipeline.errors import Reason, RowError, SourceError
 from pipeline.schema import source_schema
-from pipeline.shards.references import read_images
+from pipeline.shards.cells import is_bytes, is_text, plain, plain_type, valid_text
+from pipeline.shards.references import base_of, read_images
 from pipeline.shards.shape import Inspected, count_adapters, rows_per_unit
 from pipeline.spec import SourceSpec
-from pipeline.storage import StoredObject, base_directory, open_object
+from pipeline.storage import StoredObject, open_object
 from pipeline.work import Segment
 
 SUFFIXES = (".parquet", ".pq")
@@ -42,16 +43,22 @@ def inspect(
             rows = rows_per_unit(source, unit_rows, total / max(1, sum(sizes)))
             found = Inspected(
                 unit_rows=rows,
-                id_type=_plain(schema.field(source.id or "").type),
-                kept={name: schema.field(name).type for name in source.keep},
+                id_type=plain_type(schema.field(source.id or "").type),
+                kept={name: plain_type(schema.field(name).type) for name in source.keep},
             )
-            for groups, first, count in _runs(sizes, rows):
+            routed = [_route(source, file, group, size) for group, size in enumerate(sizes)]
+            for groups, first in _runs(routed, sizes, rows):
+                by_adapter = sum((routed[group] for group in groups), Counter[str]())
                 found.segments.append(
                     Segment(
-                        source=index, shard=shard, first_row=first, rows=count, row_groups=groups
+                        source=index,
+                        shard=shard,
+                        first_row=first,
+                        rows=by_adapter.total(),
+                        row_groups=groups,
                     )
                 )
-                found.by_adapter.append(_route(source, file, groups, count))
+                found.by_adapter.append(by_adapter)
             return found
     except (pa.ArrowInvalid, OSError) as error:
         reason = str(error).splitlines()[0]
@@ -77,28 +84,32 @@ def read(
             first += batch.num_rows
 
 
-def _runs(sizes: list[int], rows: int) -> Iterator[tuple[tuple[int, ...], int, int]]:
-    """Runs of whole row groups of about so many rows: (groups, first row, row count)."""
+def _runs(
+    routed: list[Counter[str]], sizes: list[int], rows: int
+) -> Iterator[tuple[tuple[int, ...], int]]:
+    """Runs of whole row groups of about so many rows: (groups, first row).
+
+    Only groups with the same adapters are joined, so none is opened for an adapter it lacks.
+    """
     groups: list[int] = []
     first = count = 0
     for group, size in enumerate(sizes):
-        if groups and count + size > rows:
-            yield tuple(groups), first, count
+        if groups and (count + size > rows or set(routed[group]) != set(routed[groups[-1]])):
+            yield tuple(groups), first
             first, count, groups = first + count, 0, []
-        groups.append(group)
-        count += size
-    if count:
-        yield tuple(groups), first, count
+        if size:
+            groups.append(group)
+            count += size
+    if groups:
+        yield tuple(groups), first
 
 
-def _route(
-    source: SourceSpec, file: pq.ParquetFile, groups: tuple[int, ...], rows: int
-) -> Counter[str]:
+def _route(source: SourceSpec, file: pq.ParquetFile, group: int, rows: int) -> Counter[str]:
     column = source.task_column
-    if column is None:
-        return count_adapters(source, rows)
-    tasks = file.read_row_groups(list(groups), columns=[column])[column]
-    return count_adapters(source, tasks.to_pylist())
+    if column is None or not rows:
+        return Counter() if not rows else count_adapters(source, rows)
+    tasks = file.read_row_groups([group], columns=[column])[column].combine_chunks()
+    return count_adapters(source, valid_text(plain(tasks))[0].to_pylist())
 
 
 def _demand_columns(source: SourceSpec, schema: pa.Schema, shard: StoredObject) -> None:
@@ -106,42 +117,41 @@ def _demand_columns(source: SourceSpec, schema: pa.Schema, shard: StoredObject) 
     wanted |= {"task.column": source.task_column}
     named = [(key, name) for key, name in wanted.items() if name is not None]
     for key, name in [*named, *(("keep", name) for name in source.keep)]:
+        if schema.names.count(name) > 1:
+            raise SourceError(f"source.{key}: {shard.uri} has the column {name!r} twice")
         if name not in schema.names:
             raise SourceError(
                 f"source.{key}: {shard.uri} has no column {name!r}; it has "
                 f"{', '.join(schema.names)}"
             )
     for key, name in named:
-        kind = _plain(schema.field(name).type)
+        kind = plain_type(schema.field(name).type)
         if not _USABLE[key](kind):
             raise SourceError(
                 f"source.{key}: column {name!r} of {shard.uri} is {kind}, expected {_EXPECTED[key]}"
             )
 
 
-def _plain(kind: pa.DataType) -> pa.DataType:
-    return kind.value_type if pa.types.is_dictionary(kind) else kind
-
-
-def _is_text(kind: pa.DataType) -> bool:
-    return str(kind) in ("string", "large_string", "string_view")
-
-
-def _is_bytes(kind: pa.DataType) -> bool:
-    return str(kind) in ("binary", "large_binary", "binary_view")
+def _is_text_or_null(kind: pa.DataType) -> bool:
+    return is_text(kind) or pa.types.is_null(kind)
 
 
 def _is_image(kind: pa.DataType) -> bool:
     if pa.types.is_struct(kind):
         return {kind.field(i).name for i in range(kind.num_fields)} >= {"bytes", "path"}
-    return _is_bytes(kind) or _is_text(kind)
+    return is_bytes(kind) or _is_text_or_null(kind)
 
 
 def _is_id(kind: pa.DataType) -> bool:
-    return not (pa.types.is_nested(kind) or pa.types.is_null(kind))
+    return not pa.types.is_nested(kind)
 
 
-_USABLE = {"id": _is_id, "text": _is_text, "image": _is_image, "task.column": _is_text}
+_USABLE = {
+    "id": _is_id,
+    "text": _is_text_or_null,
+    "image": _is_image,
+    "task.column": _is_text_or_null,
+}
 _EXPECTED = {
     "id": "a plain value such as a string or an integer",
     "text": "a string",
@@ -159,60 +169,81 @@ def _source_rows(
     kept: Sequence[pa.Field],
 ) -> pa.Table:
     count = batch.num_rows
+    uri = segment.shard.uri
+    cells = _Cells(batch)
     schema = source_schema(id_type, kept)
     columns = {field.name: pa.nulls(count, field.type) for field in schema}
     columns["row"] = pa.array(range(first, first + count), pa.int64())
-    uri = segment.shard.uri
     columns["locator"] = pa.array([f"{uri}#row={first + i}" for i in range(count)])
-    columns["id"] = batch[source.id].cast(id_type)
+    columns["id"] = cells.take(source.id or "").cast(id_type)
     if source.task_column is None:
         columns["task"] = pa.repeat(pa.scalar(source.task), count)
     else:
-        columns["task"] = batch[source.task_column].cast(pa.string())
+        columns["task"] = cells.take(source.task_column).cast(pa.string())
     if source.text is not None:
         # to bytes without a look at the content: it is decoded, or refused, row by row
-        columns["text"] = _undictionary(batch[source.text]).cast(pa.large_binary())
+        columns["text"] = plain(batch[source.text]).cast(pa.large_binary())
     if source.image is not None:
-        columns |= _images(source, _undictionary(batch[source.image]))
-    if kept:
-        arrays = [
-            batch[f.name].cast(f.type) if f.name in source.keep else pa.nulls(count, f.type)
-            for f in kept
-        ]
-        columns["kept"] = pa.StructArray.from_arrays(arrays, fields=list(kept))
-    else:
-        columns["kept"] = pa.array([{}] * count, pa.struct([]))
+        columns["image"] = _images(base_of(source, uri), plain(batch[source.image]), cells)
+    arrays = [
+        cells.take(f.name).cast(f.type) if f.name in source.keep else pa.nulls(count, f.type)
+        for f in kept
+    ]
+    columns["kept"] = (
+        pa.StructArray.from_arrays(arrays, fields=list(kept))
+        if kept
+        else pa.array([{}] * count, pa.struct([]))
+    )
+    columns |= cells.fault_columns()
     return pa.table([columns[field.name] for field in schema], schema=schema)
 
 
-def _undictionary(array: pa.Array) -> pa.Array:
-    return array.dictionary_decode() if pa.types.is_dictionary(array.type) else array
+class _Cells:
+    """The columns of a batch, and the faults found while they are taken."""
+
+    def __init__(self, batch: pa.RecordBatch) -> None:
+        self._batch = batch
+        self._faults: dict[int, RowError] = {}
+
+    def take(self, name: str) -> pa.Array:
+        """A column, plain; a text in it that is not UTF-8 is null, and a fault of its row."""
+        array, invalid = valid_text(plain(self._batch[name]))
+        for index in invalid:
+            self.blame(index, RowError(Reason.INVALID_UNICODE, f"{name!r} is not UTF-8"))
+        return array
+
+    def blame(self, index: int, error: RowError) -> None:
+        """Note a row's fault; the first one counts."""
+        self._faults.setdefault(index, error)
+
+    def fault_columns(self) -> dict[str, pa.Array]:
+        """`reason`, `stage` and `message`."""
+        faults = [self._faults.get(index) for index in range(self._batch.num_rows)]
+        return {
+            "reason": pa.array([f and str(f.reason) for f in faults], pa.string()),
+            "stage": pa.array(["source" if f else None for f in faults], pa.string()),
+            "message": pa.array([f and str(f) for f in faults], pa.string()),
+        }
 
 
-def _images(source: SourceSpec, cells: pa.Array) -> dict[str, pa.Array]:
-    """The image column, and the faults of images that a path did not lead to."""
-    kind = cells.type
-    if _is_bytes(kind):
-        return {"image": cells.cast(pa.large_binary())}
-    content = pa.nulls(len(cells), pa.large_binary())
-    paths = cells
+def _images(base: str, column: pa.Array, cells: _Cells) -> pa.Array:
+    """The image column as bytes; an image that its path did not lead to is its row's fault."""
+    kind = column.type
+    if is_bytes(kind):
+        return column.cast(pa.large_binary())
+    content = pa.nulls(len(column), pa.large_binary())
+    paths = column.cast(pa.string()) if pa.types.is_null(kind) else column
     if pa.types.is_struct(kind):
-        content = pc.struct_field(cells, "bytes").cast(pa.large_binary())
-        paths = pc.struct_field(cells, "path")
-    wanted = [
-        None if there else path
-        for there, path in zip(
-            content.is_valid().to_pylist(), paths.cast(pa.string()).to_pylist(), strict=True
-        )
-    ]
-    read = read_images(base_directory(source.uris[0]), wanted)
-    faults = [item if isinstance(item, RowError) else None for item in read]
-    fetched = pa.array(
-        [item if isinstance(item, bytes) else None for item in read], pa.large_binary()
-    )
-    return {
-        "image": pc.coalesce(content, fetched),
-        "reason": pa.array([f and str(f.reason) for f in faults], pa.string()),
-        "stage": pa.array(["source" if f else None for f in faults], pa.string()),
-        "message": pa.array([f and str(f) for f in faults], pa.string()),
-    }
+        content = plain(pc.struct_field(column, "bytes")).cast(pa.large_binary())
+        paths = plain(pc.struct_field(column, "path"))
+    paths, invalid = valid_text(paths)
+    for index in invalid:
+        cells.blame(index, RowError(Reason.INVALID_UNICODE, "the path is not UTF-8"))
+    there = content.is_valid().to_pylist()
+    wanted = [None if t else path for t, path in zip(there, paths.to_pylist(), strict=True)]
+    read = read_images(base, wanted)
+    for index, item in enumerate(read):
+        if isinstance(item, RowError):
+            cells.blame(index, item)
+    fetched = [item if isinstance(item, bytes) else None for item in read]
+    return pc.coalesce(content, pa.array(fetched, pa.large_binary()))

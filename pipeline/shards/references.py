@@ -4,14 +4,28 @@ A path comes from data, so it is held below the source: no scheme, no absolute p
 percent-encoding. What cannot be fetched is a fault of its row, not of the run.
 """
 
+import errno
 import posixpath
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from pipeline.errors import Reason, RowError
-from pipeline.storage import locate, read_object
+from pipeline.spec import SourceSpec
+from pipeline.storage import base_directory, locate, read_object
 
 _CONCURRENT_READS = 8
+_NOTHING_THERE = (FileNotFoundError, IsADirectoryError, NotADirectoryError)
+_IMPOSSIBLE_NAMES = (errno.ENAMETOOLONG, errno.ELOOP)
+
+
+def base_of(source: SourceSpec, shard: str) -> str:
+    """The directory that paths in a shard's rows are relative to, as a URL.
+
+    It is where the pattern that names the shard begins; of several such patterns the longest.
+    """
+    path = locate(shard).path
+    bases = [base_directory(uri) for uri in source.uris]
+    return max((b for b in bases if path.startswith(locate(b).path)), key=len, default=bases[0])
 
 
 def read_images(base: str, paths: list[str | None]) -> list[bytes | RowError | None]:
@@ -34,8 +48,11 @@ def _read(base: str, path: str | None) -> bytes | RowError | None:
         return read_object(_below(base, path))
     except RowError as error:
         return error
-    except (FileNotFoundError, IsADirectoryError):
-        return RowError(Reason.IMAGE_NOT_FOUND, f"no object {path!r} below {base}")
+    except OSError as error:
+        # a path that can name nothing is the row's fault; anything else is the store's
+        if not isinstance(error, _NOTHING_THERE) and error.errno not in _IMPOSSIBLE_NAMES:
+            raise
+        return RowError(Reason.IMAGE_NOT_FOUND, f"no object {path[:200]!r} below {base}")
 
 
 def _below(base: str, path: str) -> str:
@@ -51,8 +68,13 @@ def _below(base: str, path: str) -> str:
     uri = f"{base.rstrip('/')}/{posixpath.normpath(path)}"
     at = locate(uri)
     # a symbolic link below the source may still point out of it
-    if at.protocol == "file" and not Path(at.path).resolve().is_relative_to(
-        Path(locate(base).path).resolve()
-    ):
+    if at.protocol == "file" and not _leads_below(Path(at.path), Path(locate(base).path)):
         raise RowError(Reason.UNSAFE_PATH, f"{path!r} is a link out of the source")
     return uri
+
+
+def _leads_below(path: Path, base: Path) -> bool:
+    try:
+        return path.resolve().is_relative_to(base.resolve())
+    except RuntimeError:  # a loop of links
+        return False

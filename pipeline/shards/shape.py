@@ -1,5 +1,6 @@
 """What the formats share: the result of an inspection, type agreement, and building source rows."""
 
+import json
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -59,8 +60,9 @@ def infer_type(values: Sequence[Any], field_name: str, shard: str) -> pa.DataTyp
         SourceError: they have no common type.
     """
     try:
-        return pa.infer_type(values)
-    except (pa.ArrowInvalid, pa.ArrowTypeError) as error:
+        # built, not only inferred: inference looks at kinds one by one and is content too early
+        return pa.array([_encodable(value)[0] for value in values]).type
+    except (pa.ArrowInvalid, pa.ArrowTypeError, OverflowError) as error:
         raise SourceError(
             f"{field_name} has values of different types in {shard}: {str(error).splitlines()[0]}"
         ) from None
@@ -93,18 +95,48 @@ class SourceRow:
 def to_table(
     rows: Sequence[SourceRow], first_row: int, id_type: pa.DataType, kept: Sequence[pa.Field]
 ) -> pa.Table:
-    """Source rows as Arrow."""
+    """Source rows as Arrow; a row with text that is not Unicode becomes one with a fault."""
+    checked = [_checked(row, [f.name for f in kept]) for row in rows]
     columns = {
         "row": range(first_row, first_row + len(rows)),
-        "locator": [row.locator for row in rows],
-        "id": [row.id for row in rows],
-        "task": [row.task for row in rows],
-        "text": [row.text for row in rows],
-        "image": [row.image for row in rows],
-        "kept": [{f.name: row.kept.get(f.name) for f in kept} for row in rows],
-        "reason": [row.fault and str(row.fault[0]) for row in rows],
-        "stage": ["source" if row.fault else None for row in rows],
-        "message": [row.fault and row.fault[1] for row in rows],
+        "locator": [row.locator for row in checked],
+        "id": [row.id for row in checked],
+        "task": [row.task for row in checked],
+        "text": [row.text for row in checked],
+        "image": [row.image for row in checked],
+        "kept": [row.kept for row in checked],
+        "reason": [row.fault and str(row.fault[0]) for row in checked],
+        "stage": ["source" if row.fault else None for row in checked],
+        "message": [row.fault and row.fault[1] for row in checked],
     }
     schema = source_schema(id_type, kept)
     return pa.table([pa.array(columns[f.name], f.type) for f in schema], schema=schema)
+
+
+def _checked(row: SourceRow, kept: Sequence[str]) -> SourceRow:
+    """The row with its kept columns alone, and nothing Arrow could not encode."""
+    named = {"id": row.id, "task": row.task} | {name: row.kept.get(name) for name in kept}
+    clean = {name: _encodable(value) for name, value in named.items()}
+    bad = [name for name, (_, fine) in clean.items() if not fine]
+    fault = row.fault
+    if bad and fault is None:
+        fault = (Reason.INVALID_UNICODE, f"{bad[0]!r} is not Unicode")
+    return SourceRow(
+        locator=row.locator.encode(errors="backslashreplace").decode(),
+        id=clean["id"][0],
+        task=clean["task"][0],
+        text=row.text,
+        image=row.image,
+        kept={name: clean[name][0] for name in kept},
+        fault=fault,
+    )
+
+
+def _encodable(value: Any) -> tuple[Any, bool]:
+    """(the value, True), or (None, False) for one that holds a lone surrogate."""
+    if isinstance(value, str | list | dict):
+        try:
+            str(value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)).encode()
+        except UnicodeEncodeError:
+            return None, False
+    return value, True

@@ -71,8 +71,10 @@ def inspect(
     Raises:
         SourceError: not a plain tar file, or no sample has a mapped column.
     """
-    columns = [*source.keep, *([source.task_column] if source.task_column else [])]
-    wanted = {*columns, _METADATA} if columns else set()
+    named = [source.text, source.image, source.task_column, *source.keep]
+    # a name may be a field of the metadata; payloads themselves are not read yet
+    columns = {name for name in (source.task_column, *source.keep) if name is not None}
+    wanted = columns | {_METADATA} if any(named) else set()
     try:
         with open_object(shard.uri) as stream:
             samples = list(_samples(stream, wanted))
@@ -191,7 +193,7 @@ def _demand_columns(source: SourceSpec, samples: list[Sample], shard: StoredObje
     for key, name in pairs:
         if name is None or not samples or name in names:
             continue
-        if name in fields or (key in ("text", "image") and _METADATA in names and not fields):
+        if name in fields:
             continue
         raise SourceError(
             f"source.{key}: no sample of {shard.uri} has a member or json field {name!r}; they "

@@ -59,7 +59,7 @@ def plan_work(spec: JobSpec) -> Plan:
     for index, source in enumerate(spec.sources):
         shards = _list(source)
         inspected += [(name, source, f) for name, f in _inspect(source, index, shards, unit_rows)]
-    units = [unit for _, _, found in inspected for unit in _units(found)]
+    units = [unit for _, source, found in inspected for unit in _units(source, found)]
     if not units:
         raise SourceError(
             f"source.uri: {_spelled(spec)} has no rows; an empty source is refused, since it is "
@@ -105,14 +105,20 @@ def _inspect(
         yield from zip((shard.uri for shard in shards), found, strict=True)
 
 
-def _units(found: Inspected) -> Iterator[WorkUnit]:
+def _units(source: SourceSpec, found: Inspected) -> Iterator[WorkUnit]:
     """Each adapter's rows of each segment, in even slices where they are too many for one unit."""
     for segment, by_adapter in zip(found.segments, found.by_adapter, strict=True):
         for adapter, rows in sorted(by_adapter.items()):
             slices = ceil(rows / found.unit_rows)
             bounds = [rows * i // slices for i in range(slices + 1)]
             for start, stop in pairwise(bounds):
-                yield WorkUnit(segment=segment, adapter=adapter, start=start, stop=stop)
+                yield WorkUnit(
+                    segment=segment,
+                    reading=source.reading,
+                    adapter=adapter,
+                    start=start,
+                    stop=stop,
+                )
 
 
 def _agree(one: pa.DataType, other: pa.DataType, what: str, shard: str) -> pa.DataType:

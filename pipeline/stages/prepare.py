@@ -41,11 +41,7 @@ class Prepare:
 
     def __call__(self, rows: pa.Table) -> pa.Table:
         """One unit: a table of `source_schema` to one of `prepared_schema`."""
-        items = [
-            item
-            for at, row in enumerate(rows.drop_columns(["kept"]).to_pylist())
-            for item in self._items(at, row)
-        ]
+        items = [item for at, row in enumerate(_read(rows)) for item in self._items(at, row)]
         ready = [item.prepared for item in items]
         taken = rows.combine_chunks().take(pa.array([item.at for item in items], pa.int64()))
         columns = {name: taken[name] for name in ("row", "locator", "id", "task", "kept")}
@@ -73,12 +69,12 @@ class Prepare:
         else:
             items = []
         task = TASKS.get(row["task"]) if row["task"] is not None else None
-        if row["id"] is None and not items:
+        if row["no_id"] and not items:
             return [_refused(at, Reason.NULL_ID, "the id is null")]
         if task is None and not items:
             message = f"{row['task']!r} is not one of {', '.join(TASKS)}"
             return [_refused(at, Reason.UNKNOWN_TASK, message)]
-        if task is not None and row["id"] is not None:
+        if task is not None and not row["no_id"]:
             items += [
                 self._item(at, modality, content, task)
                 for modality, content in ((Modality.TEXT, text), (Modality.IMAGE, image))
@@ -98,6 +94,13 @@ class Prepare:
         return _Item(
             at=at, modality=modality, source_hash=source_hash, prepared=prepared, fault=None
         )
+
+
+def _read(rows: pa.Table) -> list[dict[str, Any]]:
+    """What preparing looks at; ids and kept columns pass by unread."""
+    looked_at = rows.select(["task", "text", "image", "reason", "stage", "message"])
+    found: list[dict[str, Any]] = looked_at.append_column("no_id", rows["id"].is_null()).to_pylist()
+    return found
 
 
 def _decode(content: bytes) -> str:

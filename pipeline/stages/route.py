@@ -17,6 +17,7 @@ from pipeline.spec import PoolSpec
 TASK_CPUS = 0.25
 """CPUs of a reading, preparing or writing task."""
 SHARED = "shared"
+_ROUNDING = 1e-9
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,15 +58,8 @@ def choose_pools(
         SpecError: a pool wants more than the whole cluster has.
     """
     demands = {adapter: _demand(adapter, wanted, cpus, gpus) for adapter in rows}
-    for adapter, (pool_cpus, pool_gpus, _) in demands.items():
-        at = f"compute.pools.{adapter}"
-        if pool_gpus > gpus:
-            raise SpecError(f"{at}.gpus: {pool_gpus:g}, but the cluster has {gpus:g} GPUs")
-        if pool_cpus > _for_actors(cpus):
-            raise SpecError(
-                f"{at}.cpus: {pool_cpus:g}, but of the cluster's {cpus:g} CPUs "
-                f"{_for_actors(cpus):g} are left beside reading and writing"
-            )
+    for adapter, demand in demands.items():
+        _demand_possible(f"compute.pools.{adapter}", demand, cpus, gpus)
     if len(rows) > 1 and not _fit(demands, cpus, gpus):
         return (_shared(rows, demands, cpus, gpus),)
     sizes = _sizes(rows, demands, wanted, cpus, gpus)
@@ -112,6 +106,24 @@ def _demand(adapter: str, wanted: Mapping[str, PoolSpec], cpus: float, gpus: flo
     return (pool.cpus if pool.cpus is not None else actor_cpus, actor_gpus, pool.min)
 
 
+def _demand_possible(pool: str, demand: Demand, cpus: float, gpus: float) -> None:
+    """Refuse a pool that the whole cluster could not hold, were it the only one."""
+    actor_cpus, actor_gpus, count = demand
+    left = _for_actors(cpus)
+    if actor_gpus > gpus:
+        raise SpecError(f"{pool}.gpus: {actor_gpus:g}, but the cluster has {gpus:g} GPUs")
+    if actor_cpus > left:
+        raise SpecError(
+            f"{pool}.cpus: {actor_cpus:g}, but of the cluster's {cpus:g} CPUs {left:g} are left "
+            "beside reading and writing"
+        )
+    if count * actor_gpus > gpus + _ROUNDING or count * actor_cpus > left + _ROUNDING:
+        raise SpecError(
+            f"{pool}.min: {count} actors of {actor_cpus:g} CPUs and {actor_gpus:g} GPUs, but the "
+            f"cluster has {left:g} CPUs beside reading and writing, and {gpus:g} GPUs"
+        )
+
+
 def _for_actors(cpus: float) -> float:
     """CPUs left for actors: one reading and one writing task must always fit."""
     return max(0.0, cpus - 2 * TASK_CPUS)
@@ -120,7 +132,7 @@ def _for_actors(cpus: float) -> float:
 def _fit(demands: Mapping[str, Demand], cpus: float, gpus: float) -> bool:
     need_cpus = sum(count * c for c, _, count in demands.values())
     need_gpus = sum(count * g for _, g, count in demands.values())
-    return need_cpus <= _for_actors(cpus) and need_gpus <= gpus
+    return need_cpus <= _for_actors(cpus) + _ROUNDING and need_gpus <= gpus + _ROUNDING
 
 
 def _shared(
@@ -144,7 +156,7 @@ def _most(actor_cpus: float, actor_gpus: float, cpus: float, gpus: float) -> int
     by_gpu = gpus / actor_gpus if actor_gpus else math.inf
     by_cpu = _for_actors(cpus) / actor_cpus if actor_cpus else math.inf
     bound = min(by_gpu, by_cpu)
-    return 1 if math.isinf(bound) else max(1, math.floor(bound + 1e-9))
+    return 1 if math.isinf(bound) else max(1, math.floor(bound + _ROUNDING))
 
 
 def _sizes(
@@ -164,8 +176,8 @@ def _sizes(
             for adapter in rows
             if sizes[adapter] < ((wanted.get(adapter) or PoolSpec()).max or math.inf)
             and demands[adapter][0] + demands[adapter][1] > 0
-            and demands[adapter][0] <= free_cpus + 1e-9
-            and demands[adapter][1] <= free_gpus + 1e-9
+            and demands[adapter][0] <= free_cpus + _ROUNDING
+            and demands[adapter][1] <= free_gpus + _ROUNDING
         ]
         if not can_grow:
             return sizes

@@ -57,7 +57,7 @@ class Sink:
             quarantined=dict(Counter(faulty["reason"].to_pylist())),
             tokens=pc.sum(well["n_tokens"]).as_py() or 0,
             data=self._write(DATA, self._output(well), unit),
-            quarantine=self._write(QUARANTINE, faulty.select(self._quarantine.names), unit),
+            quarantine=self._write(QUARANTINE, self._set_aside(faulty), unit),
         )
 
     def _output(self, items: pa.Table) -> pa.Table:
@@ -67,6 +67,10 @@ class Sink:
             for name in self._schema.names
         ]
         return pa.table(columns, schema=self._schema)
+
+    def _set_aside(self, items: pa.Table) -> pa.Table:
+        columns = [items[name] for name in self._quarantine.names]
+        return pa.table(columns, schema=self._quarantine)
 
     def _write(self, kind: str, table: pa.Table, unit: str) -> WrittenFile | None:
         if table.num_rows == 0:

@@ -230,9 +230,6 @@ def test_a_second_run_of_the_same_work_does_nothing(
     assert [row["title"] for row in _rows(tmp_path / "out")] == list("EFGH")
 
 
-@pytest.mark.xfail(
-    strict=True, reason="SERIOUS defect: the digest knows no task, text or id column"
-)
 @pytest.mark.parametrize(
     "override",
     ["source.task=retrieval.query", "source.text=kind", "source.id=other", "source.text=null"],

@@ -78,7 +78,6 @@ def test_a_folder_without_images_is_refused_with_what_counts_as_one(tmp_path: Pa
         plan_work(job(_folder(tmp_path)))
 
 
-@pytest.mark.xfail(strict=True, raises=UnicodeEncodeError, reason="defect: ends the run")
 def test_a_file_name_that_is_not_utf8_does_not_end_the_run(tmp_path: Path) -> None:
     Path(os.fsdecode(os.fsencode(tmp_path) + b"/a\xff.png")).write_bytes(b"x")
     _fill(tmp_path, ["b.png"])
@@ -161,7 +160,6 @@ def test_a_path_to_nothing_or_to_a_folder_is_a_row_with_a_reason(tmp_path: Path)
     assert {row["stage"] for row in rows} == {"source", None}
 
 
-@pytest.mark.xfail(strict=True, reason="defect: the OSError or RuntimeError ends the run")
 @pytest.mark.parametrize("path", ["a.png/b.png", "x" * 5000, "loop", "loop/a.png"])
 def test_a_path_the_system_refuses_is_a_row_with_a_reason(tmp_path: Path, path: str) -> None:
     _fill(tmp_path, ["a.png"])
@@ -171,13 +169,11 @@ def test_a_path_the_system_refuses_is_a_row_with_a_reason(tmp_path: Path, path: 
     assert rows[1]["reason"] in ("image_not_found", "unsafe_path")
 
 
-@pytest.mark.xfail(strict=True, raises=UnicodeDecodeError, reason="defect: ends the run")
 def test_a_path_that_is_not_utf8_is_a_row_with_a_reason(tmp_path: Path) -> None:
     rows = _column(tmp_path, pa.array([b"\xff.png"], pa.binary()).view(pa.string()))
     assert rows[0]["reason"] is not None
 
 
-@pytest.mark.xfail(strict=True, reason="defect: only the first URI's directory is looked in")
 def test_a_path_is_relative_to_the_uri_that_its_shard_came_from(tmp_path: Path) -> None:
     for name in ("x", "y"):
         _fill(tmp_path / name, ["a.png"])

@@ -67,7 +67,6 @@ def test_units_cover_each_line_once_whatever_ends_it(
     assert found.column("text") == [text.encode() for _, text in rows]
 
 
-@pytest.mark.xfail(strict=True, reason="defect: read splits at a bare CR, planning does not")
 @pytest.mark.parametrize("unit_rows", [1, 5])
 def test_a_carriage_return_inside_a_line_does_not_end_it(tmp_path: Path, unit_rows: int) -> None:
     path = _file(tmp_path, b'{"id": 1,\r "text": "a"}\n{"id": 2,\r "text": "b"}\n')
@@ -109,7 +108,6 @@ def test_a_lone_surrogate_in_a_text_reaches_preparation_as_its_bytes(tmp_path: P
     assert found.column("reason") == [None]
 
 
-@pytest.mark.xfail(strict=True, raises=UnicodeEncodeError, reason="defect: ends the run")
 @pytest.mark.parametrize("field", ["id", "task", "title"])
 def test_a_lone_surrogate_elsewhere_does_not_end_the_run(tmp_path: Path, field: str) -> None:
     record = {"id": "a", "task": "code.query", "title": "x", "text": "y"} | {field: "\ud800"}
@@ -118,7 +116,6 @@ def test_a_lone_surrogate_elsewhere_does_not_end_the_run(tmp_path: Path, field: 
     assert found.plan.rows == 1
 
 
-@pytest.mark.xfail(strict=True, reason="defect: OverflowError when it is read")
 @pytest.mark.parametrize("field", ["id", "n"])
 def test_a_number_that_fits_no_type_is_refused(tmp_path: Path, field: str) -> None:
     record = {"id": 1, "n": 1, "text": "y"} | {field: 2**70}
@@ -126,13 +123,11 @@ def test_a_number_that_fits_no_type_is_refused(tmp_path: Path, field: str) -> No
     assert str(path) in _refusal(_source(path, keep=["n"]))
 
 
-@pytest.mark.xfail(strict=True, reason="defect: only Parquet refuses a nested id")
 def test_a_nested_id_is_refused(tmp_path: Path) -> None:
     path = _file(tmp_path, b'{"id": [1], "text": "a"}\n')
     assert "source.id" in _refusal(_source(path))
 
 
-@pytest.mark.xfail(strict=True, reason="defect: silently taken for null")
 def test_an_image_that_is_no_string_is_a_malformed_record(tmp_path: Path) -> None:
     path = _file(tmp_path, b'{"id": 1, "text": "a", "image": 5}\n{"id": 2, "image": "x"}\n')
     found = read_all(_source(path, image="image"))
@@ -173,16 +168,11 @@ def test_numbers_and_strings_stay_what_they_are_and_a_missing_id_is_null(tmp_pat
     assert (days.plan.id_type, days.column("id")) == (pa.string(), [day])
 
 
-_FIRST_WINS = pytest.mark.xfail(
-    strict=True, reason="defect: infer_type takes the first type and says nothing"
-)
-
-
 @pytest.mark.parametrize(
     "other",
     [
-        pytest.param('"x"', marks=_FIRST_WINS),
-        pytest.param("true", marks=_FIRST_WINS),
+        '"x"',
+        "true",
         "[2]",
         '{"a": 1}',
     ],

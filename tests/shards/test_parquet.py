@@ -122,7 +122,6 @@ def test_a_row_group_is_opened_once_for_each_adapter_in_it(
     assert counted == [(3, 3), (1, 1), (2, 2)]
 
 
-@pytest.mark.xfail(strict=True, reason="defect: routing is counted by segment, not by row group")
 def test_small_row_groups_are_not_opened_for_adapters_they_have_no_rows_of(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -220,14 +219,12 @@ def test_text_that_is_not_utf8_reaches_preparation_as_its_bytes(tmp_path: Path) 
     assert read_all(_source(tmp_path / "a.parquet")).column("text") == [b"fine", b"\xff\xfe", b""]
 
 
-@pytest.mark.xfail(strict=True, reason="defect: UnicodeDecodeError ends the run")
 def test_a_task_that_is_not_utf8_is_a_task_that_does_not_exist(tmp_path: Path) -> None:
     bad = pa.array([b"code.query", b"\xff\xfe"], pa.binary()).view(pa.string())
     pq.write_table(pa.table({"id": [1, 2], "text": ["a", "b"], "task": bad}), tmp_path / "a.pq")
     assert read_all(_source(tmp_path / "a.pq", task={"column": "task"})).plan.rows == 2
 
 
-@pytest.mark.xfail(strict=True, raises=ZeroDivisionError, reason="defect: plan._units")
 def test_an_empty_row_group_before_a_large_one_is_passed_over(tmp_path: Path) -> None:
     tasks = _write(tmp_path / "a.parquet", [[], ["code.query"] * 3])
     assert_each_row_is_read_once(read_all(_source(tmp_path / "a.parquet"), 2), tasks, 2)

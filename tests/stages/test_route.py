@@ -79,9 +79,6 @@ def test_without_a_wish_pools_are_always_found(
         assert sum(pool.size for pool in pools) == gpus, "no device is left idle"
 
 
-@pytest.mark.xfail(
-    strict=True, reason="defect: one adapter's min is never held against the cluster"
-)
 @example(rows={"code": 5}, wanted={"code": PoolSpec(min=8)}, cpus=2.0, gpus=0.0)
 @given(
     rows=_ROWS,

@@ -84,7 +84,6 @@ def test_embeddings_and_rows_set_aside_go_to_files_of_their_own(folder: Folder) 
     assert receipt.quarantine.path.startswith(f"quarantine/abababab/{UNIT}-")
 
 
-@pytest.mark.xfail(strict=True, reason="defect: `locator` keeps the not-null of the items")
 def test_rows_set_aside_have_the_quarantine_schema(folder: Folder) -> None:
     receipt = Sink(folder, SCHEMA, "f" * 64)(_items((0, None, "null_id")), UNIT, "code")
     assert receipt.quarantine is not None
@@ -123,7 +122,6 @@ def test_an_item_that_is_there_twice_is_refused_and_nothing_is_written(
     assert not list(tmp_path.rglob("*.arrow"))
 
 
-@pytest.mark.xfail(strict=True, reason="defect: _WrittenBeside leaves its temporary file")
 def test_a_write_that_fails_leaves_no_file(
     folder: Folder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -1,0 +1,172 @@
+"""A spec file: YAML in, a `JobSpec` out, or one clear sentence.
+
+Every key is checked here, before anything is listed or loaded. Beside what the contract refuses,
+repeated keys and YAML aliases are: the first hide a mistake, the second can swell a small file
+without bound.
+"""
+
+from collections.abc import Sequence
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any, get_args
+
+import yaml
+from pydantic import ValidationError
+
+from pipeline.errors import SpecError
+from pipeline.spec import JobSpec, PoolSpec, Section
+from pipeline.tasks import ADAPTERS
+
+_MAX_SPEC_BYTES = 1 << 20
+
+
+def load_spec(path: str | Path, overrides: Sequence[str] = ()) -> JobSpec:
+    """Read and check a job spec.
+
+    Args:
+        path: the YAML file.
+        overrides: `key=value` settings that win over the file: the key a dotted path
+            (`source.0.uri` in a list), the value YAML.
+
+    Raises:
+        SpecError: the file cannot be read, or a key is wrong.
+    """
+    raw = _read_yaml(Path(path))
+    for override in overrides:
+        _set(raw, override)
+    try:
+        return JobSpec.model_validate(raw)
+    except ValidationError as error:
+        raise SpecError(_sentence(error)) from None
+
+
+class _Loader(yaml.SafeLoader):
+    """Plain YAML: no aliases (they can swell a small file without bound), no repeated keys."""
+
+    def compose_node(self, parent: Any, index: Any) -> Any:
+        if self.check_event(yaml.events.AliasEvent):
+            mark = self.peek_event().start_mark  # type: ignore[no-untyped-call]
+            raise SpecError(f"line {mark.line + 1}: YAML aliases (*name) are not allowed")
+        return super().compose_node(parent, index)
+
+    def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
+        keys = [self.construct_object(key, deep=True) for key, _ in node.value]
+        for at, key in enumerate(keys):
+            if key in keys[:at]:
+                line = node.value[at][0].start_mark.line + 1
+                raise SpecError(f"line {line}: key {key!r} is there twice")
+        return super().construct_mapping(node, deep)
+
+
+def _read_yaml(path: Path) -> dict[str, Any]:
+    try:
+        text = path.read_bytes()
+    except OSError as error:
+        raise SpecError(f"cannot read the spec {path}: {error.strerror}") from None
+    if len(text) > _MAX_SPEC_BYTES:
+        raise SpecError(
+            f"the spec {path} has {len(text)} bytes, at most {_MAX_SPEC_BYTES} are read"
+        )
+    try:
+        raw = yaml.load(text, _Loader)
+    except SpecError as error:
+        raise SpecError(f"{path}, {error}") from None
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        # ValueError: a date or number of the right form and no value, such as 2024-13-45
+        raise SpecError(f"{path} is not YAML: {' '.join(str(error).split())}") from None
+    if not isinstance(raw, dict):
+        raise SpecError(f"{path} must hold keys and values: {', '.join(JobSpec.model_fields)}")
+    return raw
+
+
+def _set(raw: dict[str, Any], override: str) -> None:
+    path, equals, text = override.partition("=")
+    if not equals or not path:
+        raise SpecError(f"--set {override!r} is not of the form key=value")
+    try:
+        value = yaml.load(text, _Loader)
+    except (yaml.YAMLError, ValueError, RecursionError):
+        raise SpecError(f"--set {path}: {text!r} is not a YAML value") from None
+    *parents, last = path.split(".")
+    node: Any = raw
+    for part in parents:
+        key = _key(node, part, path)
+        if isinstance(node, dict) and not isinstance(node.get(key), dict | list):
+            node[key] = {}
+        node = node[key]
+    node[_key(node, last, path)] = value
+
+
+def _key(node: Any, part: str, path: str) -> str | int:
+    """A part of a dotted path as the key or index it is in that container."""
+    if isinstance(node, dict):
+        return part
+    if not isinstance(node, list):
+        raise SpecError(f"--set {path}: there is nothing to set below {node!r}")
+    if not part.isdecimal() or not part.isascii() or int(part) >= len(node):
+        raise SpecError(f"--set {path}: {part!r} is not one of the {len(node)} entries")
+    return int(part)
+
+
+def _sentence(error: ValidationError) -> str:
+    """The first mistake, in one sentence: the key's path, the value, what was expected."""
+    problem = error.errors()[0]
+    place, fields, description = _locate(problem["loc"])
+    if problem["type"] == "value_error":  # our own validators say it all but the path
+        message = str(problem["ctx"]["error"])
+        return f"{place}.{message}" if place else message
+    if problem["type"] == "missing":
+        return f"{place} is missing; expected {description}"
+    if problem["type"] == "extra_forbidden":
+        key = str(problem["loc"][-1])
+        close = get_close_matches(key, fields, n=1)
+        hint = f"did you mean {close[0]!r}" if close else f"the keys here are {', '.join(fields)}"
+        return f"{place}: unknown key with the value {problem['input']!r}; {hint}"
+    if problem["loc"] and problem["loc"][-1] == "[key]":
+        return f"{place}: {problem['input']!r} is not valid; expected {description}"
+    return f"{place}: {problem['input']!r} is not valid; expected {description}"
+
+
+def _locate(loc: tuple[int | str, ...]) -> tuple[str, list[str], str]:
+    """The dotted path, the keys at its last section, and the description of its last key.
+
+    Pydantic's own locations also hold, behind a key that may be of several kinds, which it tried.
+    """
+    section: type[Section] | None = JobSpec
+    path, fields, description = "", list(JobSpec.model_fields), "a mapping"
+    tag_next = False
+    for part in loc:
+        if tag_next and part in _TAGS:
+            tag_next = False
+            continue
+        tag_next = part in _TAGGED
+        if isinstance(part, int):
+            path += f".{part}"
+            continue
+        if section is not None and part in section.model_fields:
+            field = section.model_fields[part]
+            description = field.description or description
+            fields = list(section.model_fields)
+            # below `pools` comes the name of a pool first
+            section = _section_in(field.annotation) if part != "pools" else None
+        elif path.endswith(".pools") and part in ADAPTERS:
+            section = PoolSpec
+            fields = list(PoolSpec.model_fields)
+        elif section is not None:
+            fields = list(section.model_fields)
+        elif not path.endswith(".pools") or part == "[key]":
+            continue
+        path += f".{part}"
+    return path.removeprefix("."), fields, description
+
+
+_TAGGED = ("source", "uri", "task")
+_TAGS = ("one", "many", "name", "column")
+
+
+def _section_in(annotation: Any) -> type[Section] | None:
+    """The section a field holds, below any union, list or mapping."""
+    if isinstance(annotation, type) and issubclass(annotation, Section):
+        return annotation
+    found = (_section_in(part) for part in get_args(annotation))
+    return next((section for section in found if section is not None), None)
