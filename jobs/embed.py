@@ -5,6 +5,7 @@ spec, the checkpoint's files, the source, the output. A second run of the same w
 snapshot and does nothing.
 """
 
+import shutil
 import sys
 import time
 from collections.abc import Mapping, Sequence
@@ -35,7 +36,9 @@ def run(path: str, overrides: Sequence[str], address: str, as_json: bool) -> Non
         return
     print(report.sentence())
     print(f"dataset: {report.dataset} (version {report.version})")
-    print(f"next:    nightjar show {report.dataset}")
+    # as it can be typed here: the quickstart's environment is not on the path
+    command = "nightjar" if shutil.which("nightjar") else sys.argv[0]
+    print(f"next:    {command} show {report.dataset}")
 
 
 def embed(spec: JobSpec, address: str) -> RunReport:
