@@ -17,7 +17,8 @@ from pipeline.dataset import Dataset
 from pipeline.errors import OutputError
 from pipeline.storage import Folder, list_objects
 
-MARKER = "snapshot.json"
+MARKER = "_snapshot.json"
+"""Underscored, so that readers of a whole directory pass it over."""
 
 
 def to_parquet(dataset: Dataset, destination: str) -> int:
