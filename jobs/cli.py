@@ -8,6 +8,7 @@ import argparse
 import sys
 import traceback
 from collections.abc import Callable, Sequence
+from importlib.metadata import version
 
 from pipeline.errors import NightjarError, UnexpectedError
 
@@ -27,13 +28,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if isinstance(error, UnexpectedError) and error.__cause__ is not None:
             traceback.print_exception(error.__cause__)
         return error.exit_code
+    except OSError as error:
+        # a disk or an object store that refused; BrokenPipeError is the reader of our output
+        if isinstance(error, BrokenPipeError):
+            sys.stderr.close()
+            return 0
+        print(f"nightjar: {error}", file=sys.stderr)
+        return 1
     except KeyboardInterrupt:
         print("nightjar: interrupted; nothing was committed", file=sys.stderr)
         return 1
-    except BrokenPipeError:
-        # the reader of our output went away (`nightjar show ... | head`)
-        sys.stderr.close()
-        return 0
     return 0
 
 
@@ -41,26 +45,10 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="nightjar", description="Re-embed whole corpora with jina-embeddings-v4."
     )
+    parser.add_argument("--version", action="version", version=version("nightjar"))
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
-    embed = commands.add_parser("embed", help="embed a corpus into a committed Arrow dataset")
-    embed.add_argument("spec", help="the job spec, a YAML file")
-    embed.add_argument(
-        "--set",
-        dest="overrides",
-        metavar="KEY=VALUE",
-        action="append",
-        default=[],
-        help="override a key of the spec, for example output.uri=./elsewhere",
-    )
-    embed.add_argument(
-        "--address",
-        default="local",
-        help="which Ray: local (default), auto, ray://host:port, or none for no Ray at all",
-    )
-    embed.add_argument("--json", action="store_true", help="print the account as JSON")
-    embed.set_defaults(command=_embed)
-
+    _add_embed(commands)
     show = commands.add_parser("show", help="print what a dataset holds")
     show.add_argument("uri", help="root of the dataset")
     show.add_argument("--version", type=int, help="a snapshot; the newest by default")
@@ -89,6 +77,26 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
+def _add_embed(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    embed = commands.add_parser("embed", help="embed a corpus into a committed Arrow dataset")
+    embed.add_argument("spec", help="the job spec, a YAML file")
+    embed.add_argument(
+        "--set",
+        dest="overrides",
+        metavar="KEY=VALUE",
+        action="append",
+        default=[],
+        help="override a key of the spec, for example output.uri=./elsewhere",
+    )
+    embed.add_argument(
+        "--address",
+        default="local",
+        help="which Ray: local (default), auto, ray://host:port, or none for no Ray at all",
+    )
+    embed.add_argument("--json", action="store_true", help="print the account as JSON")
+    embed.set_defaults(command=_embed)
+
+
 def _add_checkpoint(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     checkpoint = commands.add_parser("checkpoint", help="make or verify a checkpoint")
     kinds = checkpoint.add_subparsers(required=True, metavar="KIND")
@@ -109,9 +117,13 @@ def _add_checkpoint(commands: "argparse._SubParsersAction[argparse.ArgumentParse
 
 
 def _embed(arguments: argparse.Namespace) -> None:
+    from pipeline.spec_file import load_spec
+
+    # before the import of torch: a typing mistake should not cost its seconds
+    spec = load_spec(arguments.spec, arguments.overrides)
     from jobs.embed import run
 
-    run(arguments.spec, arguments.overrides, arguments.address, arguments.json)
+    run(spec, arguments.address, arguments.json)
 
 
 def _show(arguments: argparse.Namespace) -> None:

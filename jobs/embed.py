@@ -8,29 +8,28 @@ snapshot and does nothing.
 import shutil
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 from jobs.progress import display
 from pipeline.commit import commit, demand_fit, digest, find_snapshot, reconcile
-from pipeline.dataset import LogEntry
+from pipeline.dataset import LogEntry, list_versions
 from pipeline.errors import RunError
 from pipeline.model.embedder import auto_dtype
 from pipeline.model.processor import Processor
 from pipeline.report import RunReport, account, unchanged
 from pipeline.spec import JobSpec
-from pipeline.spec_file import load_spec
 from pipeline.stages.cluster import connected
 from pipeline.stages.flow import Recipe, open_model, run_in_process
 from pipeline.stages.plan import Plan, plan_work
 from pipeline.stages.ray_flow import run_on_ray
 from pipeline.stages.route import choose_pools, describe
 from pipeline.storage import Folder
-from pipeline.work import Receipt
+from pipeline.work import Receipt, tally
 
 
-def run(path: str, overrides: Sequence[str], address: str, as_json: bool) -> None:
+def run(spec: JobSpec, address: str, as_json: bool) -> None:
     """The command."""
-    report = embed(load_spec(path, overrides), address)
+    report = embed(spec, address)
     if as_json:
         print(report.to_json())
         return
@@ -61,22 +60,23 @@ def embed(spec: JobSpec, address: str) -> RunReport:
     dtypes = ("float32", "bfloat16") if spec.model.dtype == "auto" else (spec.model.dtype,)
     recipes = {dtype: Recipe.of(spec, checkpoint, plan, dtype) for dtype in dtypes}
     folder = Folder(spec.output.uri)
+    folder.demand_create()
+    parent = max(list_versions(folder), default=0)
     entry = _done_before(folder, recipes, plan)
     if entry is not None:
         return unchanged(spec.output.uri, entry)
     recipe, receipts = _execute(spec, recipes, plan, folder, address)
     receipts = reconcile(plan.units, receipts, recipe.fingerprint)
     if not any(receipt.data for receipt in receipts):
-        worst = receipts[0].quarantined
-        raise RunError(
-            f"all {plan.rows} rows were quarantined ({', '.join(worst)}): nothing was committed"
-        )
+        reasons = ", ".join(name for name, _ in tally(receipts).quarantined.most_common())
+        raise RunError(f"all {plan.rows} rows were quarantined ({reasons}); nothing was committed")
     entry = commit(
         folder,
         schema=recipe.schema,
         fingerprint=recipe.fingerprint,
         source_digest=digest(plan.units, recipe.fingerprint),
         receipts=receipts,
+        parent=parent,
     )
     return account(
         receipts,

@@ -2,17 +2,16 @@
 
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
+from pipeline.stages.flow import Watch
 from pipeline.work import Tally
 
 _PLAIN_SECONDS = 5.0
-
-Watch = Callable[[dict[str, Tally]], None]
 
 
 @contextmanager

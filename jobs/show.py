@@ -1,11 +1,12 @@
 """`nightjar show`: what a dataset holds, for a person."""
 
+from collections import Counter
 from typing import Any
 
-from pipeline.dataset import list_versions, open_dataset, read_entry
+from pipeline.dataset import Dataset, list_versions, open_dataset, read_entry
 from pipeline.storage import Folder
 
-_LONGEST_CELL = 60
+_LONGEST_CELL = 64
 
 
 def run(uri: str, version: int | None, rows: int) -> None:
@@ -26,23 +27,36 @@ def run(uri: str, version: int | None, rows: int) -> None:
         )
     fragments = dataset.fragments
     size = sum(fragment.size for fragment in fragments)
-    print(f"files        {len(fragments)} Arrow files, {size / 1e6:,.1f} MB")
+    print(f"files        {len(fragments)} of Arrow IPC, {size / 1e6:,.3f} MB")
     print(f"fingerprint  {dataset.entry.fingerprint}")
     print("schema")
     for field in dataset.schema:
         print(f"  {field.name:<14} {field.type}")
+    if dataset.entry.quarantined:
+        _show_quarantine(dataset, rows)
     for row in dataset.head(rows).to_pylist():
         print("row")
         for name, value in row.items():
-            print(f"  {name:<14} {_cell(value)}")
+            shown = _vectors(value) if name in ("embedding", "multivector") else _text(value)
+            print(f"  {name:<14} {shown}")
 
 
-def _cell(value: Any) -> str:
-    if isinstance(value, bytes):
-        return value.hex()
-    if isinstance(value, list):
-        if value and isinstance(value[0], list):
-            return f"{len(value)} x {len(value[0])}  {_cell(value[0])} ..."
-        return "[" + ", ".join(f"{number:.4f}" for number in value[:4]) + ", ...]"
-    text = " ".join(str(value).split())
+def _show_quarantine(dataset: Dataset, rows: int) -> None:
+    table = dataset.quarantine()
+    counts = Counter(table["reason"].to_pylist())
+    print("quarantine   " + ", ".join(f"{n:,} {reason}" for reason, n in counts.most_common()))
+    for row in table.slice(0, rows).to_pylist():
+        print(f"  {_text(row['id'])}  {row['reason']}: {_text(row['message'])}")
+        print(f"    {row['locator']}")
+
+
+def _vectors(value: list[Any]) -> str:
+    if value and isinstance(value[0], list):
+        # the last: the first ones are of the prompt, the same in every row
+        return f"{len(value)} x {len(value[0])}, the last {_vectors(value[-1])}"
+    return "[" + ", ".join(f"{number:.4f}" for number in value[:4]) + ", ...]"
+
+
+def _text(value: Any) -> str:
+    text = value.hex() if isinstance(value, bytes) else " ".join(str(value).split())
     return text if len(text) <= _LONGEST_CELL else text[: _LONGEST_CELL - 3] + "..."

@@ -32,7 +32,7 @@ from pipeline.dataset import (
     read_format,
     schema_of,
 )
-from pipeline.errors import CommitConflict, ConservationError, OutputError
+from pipeline.errors import CommitConflict, ConservationError, OutputError, RunError
 from pipeline.schema import difference
 from pipeline.storage import Folder
 from pipeline.work import Receipt, WorkUnit, tally
@@ -119,17 +119,27 @@ def commit(
     fingerprint: str,
     source_digest: str,
     receipts: Sequence[Receipt],
+    parent: int,
 ) -> LogEntry:
-    """Make a snapshot of exactly these files the newest version.
+    """Make a snapshot of exactly these files the next version.
+
+    Args:
+        folder: the dataset's root.
+        schema: of the embeddings.
+        fingerprint: of every embedding.
+        source_digest: from `digest`.
+        receipts: in the order of the plan, from `reconcile`.
+        parent: the newest version when the run began; 0 for none.
 
     Raises:
+        RunError: a file that a receipt names is not there.
         CommitConflict: another driver committed something else meanwhile.
     """
+    _demand_files(folder, receipts)
     _create_format(folder, schema, fingerprint)
     manifest = _manifest_bytes(receipts)
     name = f"{MANIFESTS}/{hashlib.sha256(manifest).hexdigest()}.parquet"
     folder.put(name, manifest)
-    parent = max(list_versions(folder), default=0)
     total = tally(receipts)
     entry = LogEntry(
         version=parent + 1,
@@ -145,6 +155,23 @@ def commit(
         versions=_software(),
     )
     return _append(folder, entry)
+
+
+def _demand_files(folder: Folder, receipts: Sequence[Receipt]) -> None:
+    """Look for every file where readers will: a worker may have written to a disk of its own."""
+    files = [file for r in receipts for file in (r.data, r.quarantine) if file is not None]
+    prefixes = {file.path.rpartition("/")[0] for file in files}
+    there = {
+        f"{prefix}/{name}": size
+        for prefix in prefixes
+        for name, size in folder.sizes(prefix).items()
+    }
+    for file in files:
+        if there.get(file.path) != file.size:
+            raise RunError(
+                f"{folder.uri}/{file.path} was written and is not there; on a cluster output.uri "
+                "must be an object store, or a disk that all nodes share"
+            )
 
 
 def _append(folder: Folder, entry: LogEntry) -> LogEntry:

@@ -24,6 +24,7 @@ import pyarrow.dataset as pads
 import pyarrow.parquet as pq
 
 from pipeline.errors import OutputError
+from pipeline.schema import quarantine_schema
 from pipeline.storage import Folder
 from pipeline.work import WrittenFile
 
@@ -162,7 +163,7 @@ class Dataset:
         """The rows that were not embedded, with their reasons."""
         files = self._files(QUARANTINE)
         if not files:
-            return pa.table({})
+            return quarantine_schema(self._schema.field("id").type).empty_table()
         with pa.ipc.open_file(io.BytesIO(self._folder.get(files[0].path))) as first:
             return self._open(files, first.schema).to_table()
 
@@ -238,7 +239,7 @@ def read_format(folder: Folder) -> dict[str, Any] | None:
     """
     try:
         described: dict[str, Any] = json.loads(folder.get(FORMAT))
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return None
     if described["format_version"] > FORMAT_VERSION:
         raise OutputError(

@@ -63,23 +63,21 @@ def to_lance(dataset: Dataset, destination: str) -> int:
     return dataset.count()
 
 
-def read_multivectors(column: pa.ListArray, dtype: pa.DataType) -> pa.ListArray:
-    """The multi-vectors of an exported Parquet column, as they are in the dataset.
-
-    Args:
-        column: `list<fixed_size_binary>`.
-        dtype: of the numbers, which the column's metadata names.
-    """
+def read_multivectors(table: pa.Table) -> pa.Table:
+    """An exported Parquet table with its multi-vectors as they are in the dataset."""
+    at = table.schema.get_field_index("multivector")
+    described = table.schema.field(at).metadata
+    number = {b"halffloat": pa.float16(), b"float": pa.float32()}[described[b"dtype"]]
+    column = table.column(at).combine_chunks()
     raw = column.values
-    width = raw.type.byte_width
+    scale = raw.type.byte_width // (number.bit_width // 8)
     numbers = pa.Array.from_buffers(
-        dtype,
-        len(raw) * width // (dtype.bit_width // 8),
-        [None, raw.buffers()[1]],
-        offset=raw.offset * width // (dtype.bit_width // 8),
+        number, len(raw) * scale, [None, raw.buffers()[1]], offset=raw.offset * scale
     )
-    vectors = pa.FixedSizeListArray.from_arrays(numbers, width // (dtype.bit_width // 8))
-    return pa.ListArray.from_arrays(column.offsets, vectors)
+    vectors = pa.FixedSizeListArray.from_arrays(numbers, scale)
+    return table.set_column(
+        at, "multivector", pa.ListArray.from_arrays(column.offsets, vectors, mask=column.is_null())
+    )
 
 
 def _tables(dataset: Dataset) -> Iterator[pa.Table]:

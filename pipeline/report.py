@@ -35,7 +35,7 @@ class RunReport:
     bytes: int
     """Their size."""
     seconds: float
-    """From the start of the first unit's reading to the commit."""
+    """Of the whole run, from opening the checkpoint to the commit."""
 
     def to_json(self) -> str:
         """As one JSON object."""
@@ -43,13 +43,16 @@ class RunReport:
 
     def sentence(self) -> str:
         """A short account for a person."""
-        embedded = sum(self.embedded.values())
         if self.up_to_date:
-            return f"up to date: {embedded:,} rows embedded before, nothing to do"
+            return f"up to date: {self.items:,} rows embedded before, nothing to do"
+        embedded = sum(self.embedded.values())
         parts = ", ".join(f"{count:,} {name}" for name, count in sorted(self.embedded.items()))
         text = (
             f"{embedded:,} rows embedded ({parts}), {self.tokens:,} tokens in {self.seconds:.1f} s"
         )
+        if self.items > self.rows:
+            both = self.items - self.rows
+            text += f"; {self.rows:,} source rows, {both:,} of them with a text and an image"
         if self.quarantined:
             reasons = ", ".join(f"{count:,} {name}" for name, count in self.quarantined.items())
             text += f"; {sum(self.quarantined.values()):,} quarantined ({reasons})"
@@ -63,9 +66,9 @@ def unchanged(dataset: str, entry: LogEntry) -> RunReport:
         version=entry.version,
         up_to_date=True,
         rows=0,
-        items=entry.rows + entry.quarantined,
-        embedded={"before": entry.rows},
-        quarantined={"before": entry.quarantined} if entry.quarantined else {},
+        items=entry.rows,
+        embedded={},
+        quarantined={},
         pools={},
         tokens=0,
         files=0,

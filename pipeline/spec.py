@@ -55,8 +55,10 @@ def _name_or_column(value: object) -> str:
     return "column" if isinstance(value, dict | TaskColumn) else "name"
 
 
+_Uri = Annotated[str, Field(min_length=1)]
 Uris = Annotated[
-    Annotated[str, Tag("one")] | Annotated[list[str], Tag("many")], Discriminator(_one_or_many)
+    Annotated[_Uri, Tag("one")] | Annotated[list[_Uri], Field(min_length=1), Tag("many")],
+    Discriminator(_one_or_many),
 ]
 TaskChoice = Annotated[
     Annotated[Literal[*TASKS], Tag("name")] | Annotated[TaskColumn, Tag("column")],  # type: ignore[valid-type]
@@ -122,7 +124,7 @@ class SourceSpec(Section):
                 raise ValueError("text and image are both null: name at least one column")
         elif self.id is not None:
             what = "the sample key" if self.format == "webdataset" else "the relative path"
-            raise ValueError(f"id: {self.id!r}, but the id in a {self.format} source is {what}")
+            raise ValueError(f"id: {self.id!r}, but the id in {self.format} sources is {what}")
         if self.format == "images":
             for field, value in (("text", self.text), ("image", self.image), ("keep", self.keep)):
                 if value:
@@ -183,6 +185,8 @@ class PoolSpec(Section):
     def _is_ordered(self) -> "PoolSpec":
         if self.max is not None and self.max < self.min:
             raise ValueError(f"max: {self.max} is below min, {self.min}")
+        if self.gpus is not None and self.gpus > 1 and self.gpus % 1:
+            raise ValueError(f"gpus: {self.gpus}, expected a fraction below 1 or a whole number")
         return self
 
 

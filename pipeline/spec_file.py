@@ -110,7 +110,8 @@ def _key(node: Any, part: str, path: str) -> str | int:
 
 def _sentence(error: ValidationError) -> str:
     """The first mistake, in one sentence: the key's path, the value, what was expected."""
-    problem = error.errors()[0]
+    # an unknown key first: where another is missing, it is most likely that one, misspelt
+    problem = min(error.errors(), key=lambda found: found["type"] != "extra_forbidden")
     place, fields, description = _locate(problem["loc"])
     if problem["type"] == "value_error":  # our own validators say it all but the path
         message = str(problem["ctx"]["error"])
@@ -122,8 +123,6 @@ def _sentence(error: ValidationError) -> str:
         close = get_close_matches(key, fields, n=1)
         hint = f"did you mean {close[0]!r}" if close else f"the keys here are {', '.join(fields)}"
         return f"{place}: unknown key with the value {problem['input']!r}; {hint}"
-    if problem["loc"] and problem["loc"][-1] == "[key]":
-        return f"{place}: {problem['input']!r} is not valid; expected {description}"
     return f"{place}: {problem['input']!r} is not valid; expected {description}"
 
 

@@ -11,7 +11,8 @@ import hashlib
 import os
 import posixpath
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -22,12 +23,14 @@ import pyarrow.fs as pafs
 from fsspec import AbstractFileSystem
 from fsspec.utils import get_protocol
 
-from pipeline.errors import OutputError, SourceError
+from pipeline import durable
+from pipeline.errors import NightjarError, OutputError, SourceError
 
 CREATES_ATOMICALLY = frozenset({"file", "s3"})
 """Protocols whose put-if-absent has one winner: a hard link, and If-None-Match on S3."""
 
 _GLOB = frozenset("*?[")
+_BOOKKEEPING = ("_SUCCESS", "_metadata", "_common_metadata", "_snapshot.json")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -98,31 +101,25 @@ def list_objects(pattern: str, suffixes: tuple[str, ...] = ()) -> list[StoredObj
     """
     at = locate(pattern)
     try:
-        if _GLOB & set(at.path):
-            found = at.filesystem.glob(at.path, detail=True)
-        else:
-            found = at.filesystem.find(at.path, detail=True)
-            if suffixes and set(found) != {at.path}:
-                found = {p: i for p, i in found.items() if p.lower().endswith(suffixes)}
+        with _store_errors(pattern):
+            if _GLOB & set(at.path):
+                found = at.filesystem.glob(at.path, detail=True)
+            else:
+                found = at.filesystem.find(at.path, detail=True)
+                if suffixes and set(found) != {at.path}:
+                    found = {p: i for p, i in found.items() if p.lower().endswith(suffixes)}
+            base = locate(base_directory(pattern)).path
     except FileNotFoundError:
-        found = {}
+        found, base = {}, ""
     except OSError as error:
         raise SourceError(f"cannot list {pattern!r}: {error}") from error
     return [
         _stored(at, path, info)
         for path, info in sorted(cast("dict[str, dict[str, Any]]", found).items())
-        if info["type"] == "file" and not _hidden(path)
+        # an object that is named as it is was meant
+        if info["type"] == "file"
+        and (path == at.path or not _is_bookkeeping(path.removeprefix(base)))
     ]
-
-
-def stat(uri: str) -> StoredObject:
-    """One object by its URL.
-
-    Raises:
-        FileNotFoundError: it is not there.
-    """
-    at = locate(uri)
-    return _stored(at, at.path, at.filesystem.info(at.path))
 
 
 def open_object(uri: str) -> BinaryIO:
@@ -209,11 +206,11 @@ class Folder:
 
     def put(self, name: str, data: bytes) -> None:
         """Put a whole object, replacing any; a local one appears at once, under its name."""
-        if self._at.protocol != "file":
-            self.filesystem.pipe_file(self.path(name), data)
-            return
-        with _WrittenBeside(Path(self.path(name)), data) as temporary:
-            os.replace(temporary.name, self.path(name))
+        with _store_errors(f"{self.uri}/{name}"):
+            if self._at.protocol == "file":
+                durable.put(Path(self.path(name)), data)
+            else:
+                self.filesystem.pipe_file(self.path(name), data)
 
     def create(self, name: str, data: bytes) -> None:
         """Put a whole object if none is there; of several at once, one wins.
@@ -223,56 +220,60 @@ class Folder:
                 reply to a first try was lost: compare the bytes.
             OutputError: the store has no put-if-absent.
         """
+        self.demand_create()
+        with _store_errors(f"{self.uri}/{name}"):
+            if self._at.protocol == "file":
+                durable.create(Path(self.path(name)), data)
+            else:
+                self.filesystem.pipe_file(self.path(name), data, mode="create")
+
+    def demand_create(self) -> None:
+        """Refuse a store in which several writers could all win.
+
+        Raises:
+            OutputError: names those that will do.
+        """
         if self._at.protocol not in CREATES_ATOMICALLY:
             raise OutputError(
-                f"{self.uri}: {self._at.protocol}:// has no put-if-absent here; use one of "
-                f"{', '.join(sorted(CREATES_ATOMICALLY))}"
+                f"output.uri: {self.uri!r}: {self._at.protocol}:// has no put-if-absent here; use "
+                f"one of {', '.join(sorted(CREATES_ATOMICALLY))}"
             )
-        if self._at.protocol != "file":
-            self.filesystem.pipe_file(self.path(name), data, mode="create")
-            return
-        with _WrittenBeside(Path(self.path(name)), data) as temporary:
-            os.link(temporary.name, self.path(name))
-            os.unlink(temporary.name)
+        if self._at.protocol == "file":
+            path = Path(self._at.path)
+            there = next(p for p in (path, *path.parents) if p.exists())
+            if not there.is_dir() or not os.access(there, os.W_OK | os.X_OK):
+                raise OutputError(
+                    f"output.uri: {self.uri!r}: {there} is not a directory that can be written to"
+                )
 
     def names(self, prefix: str) -> list[str]:
         """Names of the objects directly below a sub-folder, sorted; none when it is not there."""
-        try:
-            found = self.filesystem.ls(self.path(prefix), detail=False)
-        except FileNotFoundError:
-            return []
-        names: Iterable[str] = (posixpath.basename(path) for path in found)
-        return sorted(name for name in names if not _hidden(name))
+        return sorted(self.sizes(prefix))
+
+    def sizes(self, prefix: str) -> dict[str, int]:
+        """Size in bytes by name of the objects directly below a sub-folder."""
+        with _store_errors(f"{self.uri}/{prefix}"):
+            try:
+                found = self.filesystem.ls(self.path(prefix), detail=True)
+            except (FileNotFoundError, NotADirectoryError):
+                return {}
+        named = {posixpath.basename(info["name"]): info for info in found}
+        return {
+            name: int(info["size"])
+            for name, info in named.items()
+            if info["type"] == "file" and not name.startswith(".")
+        }
 
 
-class _WrittenBeside:
-    """A durable temporary file beside its destination, gone afterwards unless it was moved."""
-
-    def __init__(self, destination: Path, data: bytes) -> None:
-        self._destination, self._data = destination, data
-
-    def __enter__(self) -> "tempfile._TemporaryFileWrapper[bytes]":
-        self._destination.parent.mkdir(parents=True, exist_ok=True)
-        self._file = tempfile.NamedTemporaryFile(
-            dir=self._destination.parent, prefix=".", suffix=".tmp", delete=False
-        )
-        try:
-            self._file.write(self._data)
-            self._file.flush()
-            os.fsync(self._file.fileno())
-        except BaseException:
-            self.__exit__()
-            raise
-        return self._file
-
-    def __exit__(self, *exc_info: object) -> None:
-        self._file.close()
-        Path(self._file.name).unlink(missing_ok=True)
-        directory = os.open(self._destination.parent, os.O_RDONLY)
-        try:
-            os.fsync(directory)
-        finally:
-            os.close(directory)
+@contextmanager
+def _store_errors(what: str) -> Iterator[None]:
+    """Make an OSError of whatever a store's client raises: not all of them do."""
+    try:
+        yield
+    except (OSError, NightjarError):
+        raise
+    except Exception as error:
+        raise OSError(f"{what}: {type(error).__name__}: {error}") from error
 
 
 def _stored(at: Location, path: str, info: dict[str, Any]) -> StoredObject:
@@ -281,5 +282,7 @@ def _stored(at: Location, path: str, info: dict[str, Any]) -> StoredObject:
     return StoredObject(uri=uri, size=int(info["size"]), etag=str(etag).strip('"'))
 
 
-def _hidden(path: str) -> bool:
-    return posixpath.basename(path).startswith((".", "_"))
+def _is_bookkeeping(below: str) -> bool:
+    """Whether a path below a source is of a tool and not of the corpus."""
+    parts = below.split("/")
+    return parts[-1] in _BOOKKEEPING or any(p.startswith(".") or p == "_temporary" for p in parts)

@@ -13,7 +13,7 @@ import pytest
 from pipeline import commit as committing
 from pipeline.commit import commit, demand_fit, digest, find_snapshot, reconcile
 from pipeline.dataset import entry_name, list_versions, open_dataset, read_entry
-from pipeline.errors import CommitConflict, ConservationError, OutputError
+from pipeline.errors import CommitConflict, ConservationError, OutputError, RunError
 from pipeline.schema import output_schema, vector_fields
 from pipeline.storage import Folder, StoredObject
 from pipeline.work import Receipt, Segment, WorkUnit, WrittenFile
@@ -53,12 +53,16 @@ def _receipt(unit: WorkUnit, **changes: Any) -> Receipt:
 
 def _commit(folder: Folder, source_digest: str = "d", schema: pa.Schema | None = None) -> Any:
     receipts = [_receipt(_unit(1))]
+    for name in ("data/x.arrow", "quarantine/x.arrow"):
+        folder.put(name, b"x")
+    parent = max(list_versions(folder), default=0)
     return commit(
         folder,
         schema=schema or _schema(),
         fingerprint=MADE_BY,
         source_digest=source_digest,
         receipts=receipts,
+        parent=parent,
     )
 
 
@@ -241,7 +245,7 @@ def test_the_log_entry_is_written_last_after_what_it_leads_to(
 
         monkeypatch.setattr(Folder, name, record)
     entry = _commit(folder)
-    assert written == ["format.json", entry.manifest, entry_name(1)]
+    assert written[2:] == ["format.json", entry.manifest, entry_name(1)]
 
 
 def test_the_digest_is_that_of_the_work_and_not_of_its_order() -> None:
@@ -256,3 +260,35 @@ def test_the_digest_is_that_of_the_work_and_not_of_its_order() -> None:
 def test_the_entry_names_the_software(folder: Folder) -> None:
     assert {"python", "nightjar", "pyarrow", "torch"} <= _commit(folder).versions.keys()
     assert committing._RECORDED
+
+
+def test_a_file_that_is_not_there_or_cut_is_not_committed(folder: Folder) -> None:
+    receipts = [_receipt(_unit(1))]
+    for content in (None, b"", b"xx"):
+        if content is not None:
+            folder.put("data/x.arrow", content)
+            folder.put("quarantine/x.arrow", b"x")
+        with pytest.raises(RunError, match=r"data/x\.arrow was written and is not there"):
+            commit(
+                folder,
+                schema=_schema(),
+                fingerprint=MADE_BY,
+                source_digest="d",
+                receipts=receipts,
+                parent=0,
+            )
+    assert not list_versions(folder)
+
+
+def test_a_snapshot_committed_since_the_run_began_is_not_built_over(folder: Folder) -> None:
+    _commit(folder, "theirs")
+    with pytest.raises(CommitConflict, match="another driver committed version 1"):
+        commit(
+            folder,
+            schema=_schema(),
+            fingerprint=MADE_BY,
+            source_digest="ours",
+            receipts=[_receipt(_unit(1))],
+            parent=0,
+        )
+    assert list_versions(folder) == [1]

@@ -60,12 +60,14 @@ def _write(folder: Folder, *units: Sequence[int]) -> list[Receipt]:
 
 
 def _publish(folder: Folder, *units: Sequence[int]) -> LogEntry:
+    parent = max(list_versions(folder), default=0)
     return commit(
         folder,
         schema=SCHEMA,
         fingerprint=MADE_BY,
         source_digest=repr(units),
         receipts=_write(folder, *units),
+        parent=parent,
     )
 
 

@@ -160,11 +160,11 @@ def test_nothing_to_write_and_nothing_to_embed_are_refused(tmp_path: Path) -> No
 @pytest.mark.parametrize(
     ("changes", "expected"),
     [
-        ({"id": "name"}, "source.id: 'name', but the id in a images source is the relative path"),
+        ({"id": "name"}, "source.id: 'name', but the id in images sources is the relative path"),
         ({"text": "caption"}, "source.text: 'caption', but a folder of images has no columns"),
         ({"keep": ["a"]}, "source.keep: ['a'], but a folder of images has no columns"),
         ({"task": {"column": "t"}}, "source.task: column 't', but a folder of images"),
-        ({"format": "webdataset", "id": "x"}, "source.id: 'x', but the id in a webdataset"),
+        ({"format": "webdataset", "id": "x"}, "source.id: 'x', but the id in webdataset"),
     ],
 )
 def test_a_key_that_does_not_fit_the_format_is_refused(

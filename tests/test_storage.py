@@ -13,16 +13,21 @@ import pytest
 from pipeline.errors import OutputError, SourceError
 from pipeline.storage import (
     Folder,
+    StoredObject,
     base_directory,
     list_objects,
     local_copy,
     locate,
     open_object,
     read_object,
-    stat,
 )
 
 WRITERS = 16
+
+
+def _stat(uri: str) -> StoredObject:
+    (found,) = list_objects(uri)
+    return found
 
 
 @pytest.fixture(params=["file", pytest.param("s3", marks=pytest.mark.s3)])
@@ -143,7 +148,8 @@ def test_a_directory_lists_all_below_it_sorted_without_hidden_files(root: str) -
     for name in ("b.parquet", "a.PARQUET", "sub/c.parquet", "notes.txt", ".hidden.parquet"):
         folder.put(name, b"x")
     folder.put("sub/_SUCCESS", b"x")
-    folder.put("sub/_temporary.parquet", b"x")
+    folder.put("_temporary/0/part.parquet", b"x")
+    folder.put(".git/x.parquet", b"x")
     assert _names(root, ".parquet") == ["a.PARQUET", "b.parquet", "sub/c.parquet"]
     assert _names(f"{root}/", ".parquet") == ["a.PARQUET", "b.parquet", "sub/c.parquet"]
     assert _names(root) == ["a.PARQUET", "b.parquet", "notes.txt", "sub/c.parquet"]
@@ -166,7 +172,7 @@ def test_one_object_is_listed_whatever_its_suffix_and_nothing_where_there_is_non
     Folder(root).put("data.bin", b"12345")
     (found,) = list_objects(f"{root}/data.bin", (".parquet",))
     assert found.size == 5
-    assert found == stat(f"{root}/data.bin")
+    assert found == _stat(f"{root}/data.bin")
     assert list_objects(f"{root}/nowhere", (".parquet",)) == []
     assert list_objects(f"{root}/*.nothing") == []
 
@@ -174,11 +180,11 @@ def test_one_object_is_listed_whatever_its_suffix_and_nothing_where_there_is_non
 def test_the_etag_changes_with_the_content_and_not_without(root: str) -> None:
     folder = Folder(root)
     folder.put("a", b"one")
-    before = stat(f"{root}/a")
-    assert stat(f"{root}/a") == before
+    before = _stat(f"{root}/a")
+    assert _stat(f"{root}/a") == before
     assert list_objects(root) == [before]
     folder.put("a", b"two")
-    assert stat(f"{root}/a").etag != before.etag
+    assert _stat(f"{root}/a").etag != before.etag
 
 
 @pytest.mark.s3

@@ -106,6 +106,8 @@ class Backbone:
         if adapter == self.adapter:
             return
         self._checkpoint.demand_adapters([adapter])
+        # until all is merged it is neither the one nor the other
+        self.adapter = ""
         with WeightReader(self._checkpoint, self.device) as reader:
             for module in adapted_modules(self._checkpoint):
                 merged = reader.merged(module, adapter)

@@ -88,7 +88,7 @@ class Checkpoint:
         """(min_pixels, max_pixels) of a resized image, from the checkpoint's own file."""
         return int(self.preprocessor["min_pixels"]), int(self.preprocessor["max_pixels"])
 
-    def demand_dim(self, dim: int | None) -> int:
+    def demand_dim(self, dim: int | None, field: str = "dim") -> int:
         """The size of a single vector: the full one for None, else one of matryoshka_dims.
 
         Raises:
@@ -98,7 +98,7 @@ class Checkpoint:
             return self.hidden_size
         if dim not in self.matryoshka_dims:
             raise SpecError(
-                f"output.single.dim: {dim} is not one of the checkpoint's matryoshka_dims, "
+                f"{field}: {dim} is not one of the checkpoint's matryoshka_dims, "
                 f"{', '.join(map(str, self.matryoshka_dims))}"
             )
         return dim
@@ -125,6 +125,20 @@ class Checkpoint:
         files = {CONFIG, TOKENIZER, PREPROCESSOR, ADAPTER_CONFIG, ADAPTER_WEIGHTS}
         files |= {str(t.file.relative_to(self.directory)) for t in self.base.values()}
         return {name: _sha256(self.directory / name) for name in sorted(files)}
+
+    def demand_same(self, hashes: Mapping[str, str]) -> None:
+        """Refuse content other than that with these hashes.
+
+        Raises:
+            CheckpointError: names the first file that differs.
+        """
+        for name, expected in hashes.items():
+            file = self.directory / name
+            if not file.is_file() or _sha256(file) != expected:
+                raise CheckpointError(
+                    f"{file} on this host is not the file that the run was "
+                    "planned with: give every host the same checkpoint"
+                )
 
     @property
     def fingerprint(self) -> str:

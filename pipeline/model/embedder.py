@@ -192,7 +192,9 @@ class Embedder:
     def _prepare(self, item: Item) -> PreparedItem:
         if isinstance(item, str):
             return self._processor.text(item, self._task)
-        return self._processor.image(item)
+        if isinstance(item, bytes | Image.Image):
+            return self._processor.image(item)
+        raise TypeError(f"an item is a str, bytes or a PIL image, not {type(item).__name__}")
 
 
 def auto_dtype(device: str) -> str:

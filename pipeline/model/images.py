@@ -61,7 +61,7 @@ def _open(data: bytes) -> Image.Image:
         raise RowError(
             Reason.NOT_AN_IMAGE, f"none of {', '.join(FORMATS)} in its {len(data)} bytes"
         ) from error
-    except (OSError, EOFError, SyntaxError, ValueError) as error:
+    except Exception as error:  # decoders raise what they like on damaged data
         raise RowError(Reason.IMAGE_TRUNCATED, f"the header is broken: {error}") from error
 
 
@@ -78,8 +78,9 @@ def to_rgb(image: Image.Image) -> Pixels:
         )
     try:
         return np.asarray(image.convert("RGB"))
-    except (OSError, EOFError, SyntaxError, ValueError) as error:
-        # a decoder's complaint: a short file is an OSError, a damaged one any of the others
+    except MemoryError:
+        raise
+    except Exception as error:  # a short file is an OSError, a damaged one anything
         raise RowError(Reason.IMAGE_TRUNCATED, f"{image.format} data is broken: {error}") from error
 
 

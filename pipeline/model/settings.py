@@ -158,7 +158,9 @@ def _read(file: Path) -> dict[str, Any]:
     try:
         content = json.loads(file.read_bytes())
     except FileNotFoundError:
-        raise CheckpointError(f"{file} is missing") from None
+        raise CheckpointError(
+            f"{file} is missing; model.path must be a directory in the official file layout"
+        ) from None
     except (OSError, ValueError) as error:
         raise CheckpointError(f"{file} cannot be read: {error}") from error
     if not isinstance(content, dict):

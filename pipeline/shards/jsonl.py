@@ -144,7 +144,12 @@ def _row(
     if source.task_column is not None:
         task = _string(record.get(source.task_column))
     text = record.get(source.text) if source.text is not None else None
-    row = SourceRow(locator=locator, id=record.get(source.id or ""), task=task, kept=record)
+    row = SourceRow(
+        locator=locator,
+        id=record.get(source.id or ""),
+        task=task,
+        kept={name: record.get(name) for name in source.keep},
+    )
     if isinstance(image, RowError):
         row.fault = (image.reason, str(image))
     else:

@@ -69,14 +69,12 @@ def infer_type(values: Sequence[Any], field_name: str, shard: str) -> pa.DataTyp
 
 
 def agree(one: pa.DataType, other: pa.DataType) -> pa.DataType | None:
-    """The type that holds both: equal ones, anything with null, whole with broken numbers."""
-    if one.equals(other) or pa.types.is_null(other):
-        return one
-    if pa.types.is_null(one):
-        return other
-    if {str(one), str(other)} == {"int64", "double"}:
-        return pa.float64()
-    return None
+    """The type that holds the values of both, widened where needed; None when there is none."""
+    schemas = [pa.schema([pa.field("", kind)]) for kind in (one, other)]
+    try:
+        return pa.unify_schemas(schemas, promote_options="permissive").field(0).type
+    except (pa.ArrowInvalid, pa.ArrowTypeError):
+        return None
 
 
 @dataclass(kw_only=True)

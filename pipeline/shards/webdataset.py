@@ -44,6 +44,8 @@ class Sample:
     key: str
     start: int
     """Where its first header begins in the shard."""
+    stop: int
+    """Where the header after its last member begins."""
     members: dict[str, bytes | None] = field(default_factory=dict)
     """Content by extension; None where it was not wanted."""
 
@@ -58,7 +60,7 @@ class Sample:
         """The parsed json member; empty when there is none or it is no object."""
         try:
             parsed = json.loads(self.members.get(_METADATA) or b"{}")
-        except ValueError:
+        except (ValueError, RecursionError):
             return {}
         return parsed if isinstance(parsed, dict) else {}
 
@@ -78,6 +80,7 @@ def inspect(
     try:
         with open_object(shard.uri) as stream:
             samples = list(_samples(stream, wanted))
+            _demand_end(stream, samples)
     except tarfile.TarError as error:
         raise SourceError(f"{shard.uri} cannot be read as an uncompressed tar: {error}") from error
     _demand_columns(source, samples, shard)
@@ -137,7 +140,8 @@ def _samples(stream: BinaryIO, wanted: set[str] | None) -> Iterator[Sample]:
             if sample is None or sample.key != key:
                 if sample is not None:
                     yield sample
-                sample = Sample(key=key, start=member.offset)
+                sample = Sample(key=key, start=member.offset, stop=0)
+            sample.stop = archive.offset
             extension = extension.lower()
             sample.members[extension] = None
             if wanted is None or extension in wanted:
@@ -148,6 +152,23 @@ def _samples(stream: BinaryIO, wanted: set[str] | None) -> Iterator[Sample]:
             archive.members.clear()  # type: ignore[attr-defined]
     if sample is not None:
         yield sample
+
+
+def _demand_end(stream: BinaryIO, samples: list[Sample]) -> None:
+    """Refuse a shard that does not end where its samples do.
+
+    The library takes a damaged or missing header for the end, and would pass over what follows.
+
+    Raises:
+        TarError: it was cut, is damaged, or holds a second archive behind the first.
+    """
+    stop = samples[-1].stop if samples else 0
+    stream.seek(stop)
+    if stream.read(tarfile.BLOCKSIZE) != bytes(tarfile.BLOCKSIZE):
+        raise tarfile.TarError(f"no end-of-archive mark at byte {stop}: it was cut or is damaged")
+    while rest := stream.read(1 << 20):
+        if any(rest):
+            raise tarfile.TarError(f"there is more behind its end-of-archive mark at byte {stop}")
 
 
 def _row(source: SourceSpec, segment: Segment, sample: Sample) -> SourceRow:

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 
 import ray
 from ray.data import DataContext
+from ray.exceptions import RayError
 
 from pipeline.errors import RunError, SpecError
 
@@ -47,7 +48,7 @@ def connected(address: str) -> Iterator[Resources]:
         SpecError: not an address.
         RunError: no Ray answers there.
     """
-    if address not in (LOCAL, "auto") and "://" not in address and ":" not in address:
+    if address not in (LOCAL, "auto") and ":" not in address:
         raise SpecError(
             f"--address: {address!r} is not one of local, auto, none, ray://host:port or host:port"
         )
@@ -66,7 +67,7 @@ def connected(address: str) -> Iterator[Resources]:
                 logging_level=logging.ERROR,
                 **({"include_dashboard": False} if address == LOCAL else {}),
             )
-        except (ConnectionError, RuntimeError, ValueError) as error:
+        except (ConnectionError, RayError, RuntimeError, ValueError) as error:
             reason = str(error).strip().splitlines()[0]
             raise RunError(f"no Ray answers at {address!r}: {reason}") from error
         try:
@@ -102,7 +103,10 @@ def _native_noise_aside() -> Iterator[None]:
     try:
         yield
     except RunError:
-        print(f"Ray's own messages are in {log.name}", file=python_side)
+        if os.path.getsize(log.name):
+            print(f"Ray's own messages are in {log.name}", file=python_side)
+        else:
+            os.unlink(log.name)
         raise
     except BaseException:
         os.unlink(log.name)

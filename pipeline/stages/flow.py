@@ -5,7 +5,7 @@ back receipts, and neither commits. In one process it is for tests, for debuggin
 too small to start a cluster for.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from itertools import groupby
@@ -42,6 +42,8 @@ class Recipe:
 
     checkpoint: str
     """The spec's model.path, absolute when local."""
+    checkpoint_hashes: Mapping[str, str]
+    """sha256 of its files, by name: a worker refuses to load any other."""
     max_length: int
     """Tokens a text is cut to."""
     max_pixels: int | None
@@ -77,16 +79,16 @@ class Recipe:
             SpecError: a dim the checkpoint does not have, or a kept column with a name of ours.
         """
         single, multi = spec.output.single, spec.output.multi
-        made_by = fingerprint(spec, checkpoint.hashes, dtype)
+        made_by = fingerprint(_settled(spec, checkpoint), checkpoint.hashes, dtype)
         vectors = vector_fields(
-            dim=None if single is None else checkpoint.demand_dim(single.dim),
+            dim=None if single is None else checkpoint.demand_dim(single.dim, "output.single.dim"),
             single_dtype="" if single is None else single.dtype,
             multi_dim=None if multi is None else checkpoint.multi_vector_dim,
             multi_dtype="" if multi is None else multi.dtype,
         )
         described = {"fingerprint": made_by, "compute_dtype": dtype}
         if single is not None:
-            dim = checkpoint.demand_dim(single.dim)
+            dim = checkpoint.demand_dim(single.dim, "output.single.dim")
             described |= {"dim": str(dim), "dtype": single.dtype}
         if multi is not None:
             described |= {"multi_dim": str(checkpoint.multi_vector_dim), "multi_dtype": multi.dtype}
@@ -94,6 +96,7 @@ class Recipe:
         budget = spec.compute.token_budget
         return cls(
             checkpoint=str(checkpoint.directory.absolute()) if local else spec.model.path,
+            checkpoint_hashes=checkpoint.hashes,
             max_length=spec.model.max_length,
             max_pixels=spec.model.max_pixels,
             dtype=dtype,
@@ -111,17 +114,16 @@ class Recipe:
         """Of every id."""
         return self.schema.field("id").type
 
-    def open_checkpoint(self) -> Checkpoint:
-        """The checkpoint, copied to this host first if it lies in object storage."""
-        return open_model(self.checkpoint)
-
     def read(self, units: Sequence[WorkUnit]) -> Iterator[tuple[WorkUnit, pa.Table]]:
         """The source stage, on units of one segment and adapter."""
         return read_units(self.sources[units[0].segment.source], units, self.id_type, self.kept)
 
     def prepare(self) -> Prepare:
         """The prepare stage."""
-        processor = _processor(self.fingerprint, self.checkpoint, self.max_length, self.max_pixels)
+        settings = {n: h for n, h in self.checkpoint_hashes.items() if n.endswith(".json")}
+        processor = _processor(
+            self.checkpoint, tuple(settings.items()), self.max_length, self.max_pixels
+        )
         return Prepare(processor, self.id_type, self.kept)
 
     def embed(self, adapter: str, device: str) -> "Embed":
@@ -131,8 +133,10 @@ class Recipe:
         from pipeline.model.embedder import Engine
         from pipeline.stages.embed import Embed
 
+        checkpoint = open_model(self.checkpoint)
+        checkpoint.demand_same(self.checkpoint_hashes)
         engine = Engine(
-            self.open_checkpoint(),
+            checkpoint,
             adapter,
             device=device,
             dtype=self.dtype,
@@ -157,10 +161,27 @@ def open_model(path: str) -> Checkpoint:
 
 @cache
 def _processor(
-    fingerprint: str, checkpoint: str, max_length: int, max_pixels: int | None
+    path: str, hashes: tuple[tuple[str, str], ...], max_length: int, max_pixels: int | None
 ) -> Processor:
-    """Read once in each process; the fingerprint tells one content of a path from another."""
-    return Processor(open_model(checkpoint), max_length=max_length, max_pixels=max_pixels)
+    """Read once in each process. Only the files it reads are held against their hashes."""
+    checkpoint = open_model(path)
+    checkpoint.demand_same(dict(hashes))
+    return Processor(checkpoint, max_length=max_length, max_pixels=max_pixels)
+
+
+def _settled(spec: JobSpec, checkpoint: Checkpoint) -> JobSpec:
+    """The job with what it leaves to the checkpoint written out: null and the value are one."""
+    single = spec.output.single
+    if single is not None:
+        dim = checkpoint.demand_dim(single.dim, "output.single.dim")
+        single = single.model_copy(update={"dim": dim})
+    bound = spec.model.max_pixels or checkpoint.pixel_bounds[1]
+    return spec.model_copy(
+        update={
+            "model": spec.model.model_copy(update={"max_pixels": bound}),
+            "output": spec.output.model_copy(update={"single": single}),
+        }
+    )
 
 
 def opened_together(units: Sequence[WorkUnit]) -> list[tuple[WorkUnit, ...]]:

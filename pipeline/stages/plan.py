@@ -68,7 +68,12 @@ def plan_work(spec: JobSpec) -> Plan:
     id_type = pa.null()
     kept: dict[str, pa.DataType] = {}
     for name, source, found in inspected:
-        id_type = _agree(id_type, found.id_type, "source.id", name)
+        agreed = _agree(id_type, found.id_type, "source.id", name)
+        if pa.types.is_floating(agreed) and not pa.types.is_floating(found.id_type):
+            raise SourceError(f"source.id is {found.id_type} in {name}, and {id_type} elsewhere")
+        if pa.types.is_floating(agreed) and not pa.types.is_null(id_type) and id_type != agreed:
+            raise SourceError(f"source.id is {found.id_type} in {name}, and {id_type} elsewhere")
+        id_type = agreed
         for column in source.keep:
             kept[column] = _agree(
                 kept.get(column, pa.null()), found.kept[column], f"source.keep: {column!r}", name

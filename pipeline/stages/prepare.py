@@ -30,6 +30,10 @@ class _Item:
     """Reason, stage, message."""
 
 
+_OF_IMAGE = (Reason.IMAGE_NOT_FOUND, Reason.UNSAFE_PATH)
+"""Faults of reading that leave a text of the same row whole."""
+
+
 class Prepare:
     """Source rows in, prepared items out; both as Arrow tables."""
 
@@ -64,8 +68,11 @@ class Prepare:
     def _items(self, at: int, row: dict[str, Any]) -> list[_Item]:
         text, image = row["text"], row["image"]
         if row["reason"] is not None:
-            # the fault of one modality leaves the other one whole
-            items = [_faulty(at, None, None, row["reason"], row["stage"], row["message"])]
+            of_image = row["reason"] in _OF_IMAGE
+            modality = Modality.IMAGE if of_image else None
+            items = [_faulty(at, modality, None, row["reason"], row["stage"], row["message"])]
+            if not of_image:
+                return items
         else:
             items = []
         task = TASKS.get(row["task"]) if row["task"] is not None else None

@@ -19,6 +19,7 @@ import torch
 from ray.data import ActorPoolStrategy, Dataset
 from ray.data.block import Block, BlockMetadata
 from ray.data.datasource import Datasink, Datasource, ReadTask, WriteResult
+from ray.exceptions import RayError
 
 from pipeline.errors import NightjarError, UnexpectedError
 from pipeline.stages.board import Board, tellable
@@ -59,14 +60,14 @@ def run_on_ray(
             receipts = _execute(recipe, units, pools, board)
     except Exception as error:
         # Ray hands on a worker's exception as text: the exception itself is on the board
-        failure: NightjarError | None = ray.get(board.failure.remote())
-        if failure is None:
+        failure = _asked(board.failure)
+        if not isinstance(failure, NightjarError):
             raise UnexpectedError(f"Ray failed: {type(error).__name__}: {error}") from error
         raise failure from error
     finally:
         done.set()
         watcher.join()
-    watch(ray.get(board.read.remote()))
+    watch(_asked(board.read) or {})
     return receipts
 
 
@@ -244,10 +245,18 @@ def _telling(board: Any) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        ray.get(board.fail.remote(tellable(error)))
+        _asked(board.fail, tellable(error))
         raise
+
+
+def _asked(method: Any, *arguments: Any) -> Any:
+    """What the board answers; None when it is gone with its node, which must not end a run."""
+    try:
+        return ray.get(method.remote(*arguments))
+    except RayError:
+        return None
 
 
 def _watch(board: Any, watch: Watch, done: threading.Event) -> None:
     while not done.wait(_WATCH_SECONDS):
-        watch(ray.get(board.read.remote()))
+        watch(_asked(board.read) or {})

@@ -39,7 +39,7 @@ def test_show_prints_versions_schema_fingerprint_and_rows(
     assert out.count("\nrow\n") == 1
     assert re.search(r"^  id +10$", out, re.M)
     assert re.search(r"^  embedding +\[-?\d\.\d{4}, .*\.\.\.\]$", out, re.M)
-    assert re.search(r"^  multivector +\d+ x 128  \[", out, re.M)
+    assert re.search(r"^  multivector +\d+ x 128, the last \[", out, re.M)
     assert main(["show", uri, "--version", "1", "--rows", "0"]) == 0
     out = capsys.readouterr().out
     assert re.search(r"^version \*   1 ", out, re.M)

@@ -222,7 +222,7 @@ def test_a_second_run_of_the_same_work_does_nothing(
     assert (account["up_to_date"], account["version"], account["embedded"]) == (
         True,
         1,
-        {"before": 4},
+        {},
     )
     assert sorted(path for path in (tmp_path / "out").rglob("*")) == before
     write_parquet(tmp_path / "a.parquet", title=list("EFGH"))

@@ -90,7 +90,7 @@ def test_a_run_in_which_no_row_is_embedded_fails_with_exit_code_1(
 ) -> None:
     source = write_parquet(tmp_path / "a.parquet", body=["", " ", "", ""])
     assert embed(write_spec(tmp_path, tiny_checkpoint, source)) == 1
-    expected = "nightjar: all 4 rows were quarantined (empty_input): nothing was committed"
+    expected = "nightjar: all 4 rows were quarantined (empty_input); nothing was committed"
     assert capsys.readouterr().err.splitlines()[-1] == expected
     assert Folder(str(tmp_path / "out")).names("log") == []
 

@@ -93,7 +93,7 @@ def test_what_is_neither_a_directory_nor_a_hub_id_never_reaches_the_hub(
 )
 def test_a_missing_file_is_refused_by_name(edited: Path, name: str) -> None:
     (edited / name).unlink()
-    assert refusal(edited) == f"{edited / name} is missing"
+    assert refusal(edited).startswith(f"{edited / name} is missing")
 
 
 @pytest.mark.parametrize(

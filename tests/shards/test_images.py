@@ -40,8 +40,21 @@ def test_nested_folders_give_relative_ids_in_order(tmp_path: Path) -> None:
 
 
 def test_hidden_files_and_other_files_are_passed_over(tmp_path: Path) -> None:
-    _fill(tmp_path, ["a.png", ".b.png", "_c.png", "d.txt", "e", "sub/.f.png", "sub/Thumbs.db"])
-    assert read_all(_folder(tmp_path)).column("id") == ["a.png"]
+    _fill(
+        tmp_path,
+        [
+            "a.png",
+            ".b.png",
+            "_c.png",
+            "d.txt",
+            "e",
+            "sub/.f.png",
+            "sub/Thumbs.db",
+            ".git/h.png",
+            "_temporary/0/i.png",
+        ],
+    )
+    assert read_all(_folder(tmp_path)).column("id") == ["_c.png", "a.png"]
 
 
 def test_ids_are_relative_to_the_directory_before_the_glob(tmp_path: Path) -> None:

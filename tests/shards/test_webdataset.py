@@ -227,3 +227,17 @@ def test_a_kept_field_with_values_of_different_types_is_refused(tmp_path: Path) 
     assert f"source.keep: 'year' has values of different types in {path}" in _refusal(
         _source(path, keep=["year"])
     )
+
+
+def test_a_tar_that_was_cut_damaged_or_doubled_is_refused_and_no_sample_vanishes(
+    tmp_path: Path,
+) -> None:
+    path = _tar(tmp_path / "a.tar", [(f"{n}.txt", b"t" * 100) for n in range(5)])
+    whole = path.read_bytes()
+    damaged = bytearray(whole)
+    damaged[2 * 1024 + 5] ^= 0xFF
+    for content in (whole[: 3 * 1024], bytes(damaged), whole + whole):
+        path.write_bytes(content)
+        assert f"{path} cannot be read as an uncompressed tar: " in _refusal(_source(path))
+    path.write_bytes(whole)
+    assert read_all(_source(path)).plan.rows == 5

@@ -66,7 +66,7 @@ def test_a_recipe_and_its_units_travel_to_workers_small(spec_path: Path) -> None
         assert len(pickle.dumps(group)) < 16_384
 
 
-_HALF = st.floats(width=16, allow_nan=False)
+_HALF = st.sampled_from([0.0, -1.5, 65504.0, 6e-8])
 _TABLES = st.lists(
     st.fixed_dictionaries(
         {

@@ -141,7 +141,7 @@ def test_the_fault_of_one_modality_leaves_the_other(prepare: Prepare) -> None:
         (50, "image", "not_an_image"),
         (51, "text", "empty_input"),
         (51, "image", None),
-        (52, None, "unsafe_path"),
+        (52, "image", "unsafe_path"),
         (52, "text", None),
     ]
 

@@ -16,6 +16,9 @@ ALL = {"retrieval": 900, "code": 90, "text-matching": 9}
 
 _ROWS = st.dictionaries(st.sampled_from(ADAPTERS), st.integers(1, 10**7), min_size=1)
 _SHARES = st.none() | st.sampled_from([0.0, 0.1, 0.25, 1 / 3, 0.5, 1.0, 2.0, 3.5])
+_WHOLE_SHARES = _SHARES.map(
+    lambda share: share if share is None or share <= 1 else float(int(share))
+)
 _CPUS = st.sampled_from([0.5, 1.0, 2.0, 3.0, 4.0, 8.0, 61.0])
 _GPUS = st.sampled_from([0.0, 1.0, 2.0, 3.0, 4.0, 8.0])
 
@@ -24,7 +27,7 @@ _GPUS = st.sampled_from([0.0, 1.0, 2.0, 3.0, 4.0, 8.0])
 def _pool_specs(draw: st.DrawFn, biggest: int = 1) -> PoolSpec:
     least = draw(st.integers(1, biggest))
     most = draw(st.none() | st.integers(least, 9))
-    return PoolSpec(min=least, max=most, gpus=draw(_SHARES), cpus=draw(_SHARES))
+    return PoolSpec(min=least, max=most, gpus=draw(_WHOLE_SHARES), cpus=draw(_SHARES))
 
 
 _WANTED = st.dictionaries(st.sampled_from(ADAPTERS), _pool_specs(), max_size=3)
