@@ -296,3 +296,9 @@ def test_a_spec_cannot_be_changed_once_read(tmp_path: Path) -> None:
     spec = load_spec(_write(tmp_path, EXAMPLE))
     with pytest.raises(ValueError, match="frozen"):
         spec.name = "x"  # type: ignore[misc]
+
+
+def test_a_misspelt_key_is_named_rather_than_the_one_that_is_missing(tmp_path: Path) -> None:
+    raw = yaml.safe_load(EXAMPLE)
+    raw["ouput"] = raw.pop("output")
+    assert "did you mean 'output'" in _refusal(tmp_path, yaml.safe_dump(raw))

@@ -202,3 +202,34 @@ def test_an_address_that_is_none_is_refused(
     spec = write_spec(tmp_path, tiny_checkpoint, write_parquet(tmp_path / "a.parquet"))
     assert main(["embed", str(spec), "--address", "nowhere"]) == 2
     assert "--address: 'nowhere' is not one of local, auto, none" in capsys.readouterr().err
+
+
+def test_show_tells_which_rows_were_set_aside_and_why(
+    tmp_path: Path, tiny_checkpoint: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source = write_parquet(tmp_path / "a.parquet", body=["fine", " ", None, "fine"])
+    assert embed(write_spec(tmp_path, tiny_checkpoint, source)) == 0
+    capsys.readouterr()
+    assert main(["show", str(tmp_path / "out"), "--rows", "1"]) == 0
+    out = capsys.readouterr().out
+    assert "quarantine   1 empty_input, 1 null_input" in out
+    assert "11  empty_input: the text is empty or only white space" in out
+    assert "a.parquet#row=1" in out
+
+
+def test_a_column_kept_by_one_source_is_not_taken_from_another(
+    tmp_path: Path, tiny_checkpoint: Path
+) -> None:
+    (tmp_path / "l.jsonl").write_text('{"doc": 99, "body": "a line", "title": 5}\n')
+    lines = {
+        "uri": str(tmp_path / "l.jsonl"),
+        "format": "jsonl",
+        "id": "doc",
+        "text": "body",
+        "task": "code.query",
+    }
+    sources = [write_parquet(tmp_path / "a.parquet"), lines]
+    assert embed(write_spec(tmp_path, tiny_checkpoint, sources)) == 0
+    rows = open_dataset(str(tmp_path / "out")).to_table(["id", "title"]).to_pylist()
+    assert {"id": 99, "title": None} in rows
+    assert {"id": 10, "title": "A"} in rows

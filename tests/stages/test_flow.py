@@ -1,6 +1,7 @@
 """The stages joined: each row prepared once, a unit whole on its way, failures told in full."""
 
 import pickle
+import shutil
 from pathlib import Path
 
 import pyarrow as pa
@@ -8,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.errors import Reason, RowError, SourceError, UnexpectedError
+from pipeline.errors import CheckpointError, Reason, RowError, SourceError, UnexpectedError
 from pipeline.model.processor import Processor
 from pipeline.spec_file import load_spec
 from pipeline.stages.board import Board, tellable
@@ -145,3 +146,23 @@ def test_the_board_keeps_the_first_failure_and_adds_up_receipts() -> None:
     (tally,) = board.read().values()
     assert (tally.units, tally.rows, tally.items, tally.tokens) == (2, 6, 8, 100)
     assert tally.embedded == {"text": 4, "image": 2}
+
+
+@pytest.mark.parametrize("name", ["tokenizer.json", "model-00001-of-00003.safetensors"])
+def test_a_worker_refuses_a_checkpoint_that_is_not_the_planned_one(
+    tmp_path: Path, tiny_checkpoint: Path, name: str
+) -> None:
+    checkpoint = tmp_path / "checkpoint"
+    shutil.copytree(tiny_checkpoint, checkpoint)
+    write_corpus(tmp_path / "corpus")
+    path = write_spec(tmp_path / "spec.yaml", tmp_path / "corpus", checkpoint, tmp_path / "out")
+    spec = load_spec(path)
+    recipe = Recipe.of(spec, open_model(spec.model.path), plan_work(spec), "float32")
+    content = bytearray((checkpoint / name).read_bytes())
+    content[-3] ^= 1
+    (checkpoint / name).write_bytes(content)
+    with pytest.raises(CheckpointError, match=f"{name} on this host is not the file"):
+        recipe.embed("code", "cpu")
+    if name.endswith(".json"):
+        with pytest.raises(CheckpointError, match=f"{name} on this host is not the file"):
+            recipe.prepare()
