@@ -218,3 +218,12 @@ def test_sliced_and_chunked_input_is_the_same_as_whole(prepare: Prepare) -> None
     chunked = pa.concat_tables([rows.slice(0, 2), rows.slice(2, 4)])
     assert prepare(chunked).equals(whole)
     assert prepare(rows.slice(3)).equals(whole.slice(3))
+
+
+def test_a_fault_of_the_whole_row_sets_all_of_it_aside_once(prepare: Prepare) -> None:
+    fault = {"reason": "invalid_unicode", "stage": "source", "message": "'title' is not UTF-8"}
+    items = prepare(_rows({"text": b"x", "image": PNG} | fault, {"text": b"y"})).to_pylist()
+    assert [(item["row"], item["modality"], item["reason"]) for item in items] == [
+        (50, None, "invalid_unicode"),
+        (51, "text", None),
+    ]
