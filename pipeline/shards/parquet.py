@@ -106,8 +106,10 @@ def _runs(
 
 def _route(source: SourceSpec, file: pq.ParquetFile, group: int, rows: int) -> Counter[str]:
     column = source.task_column
-    if column is None or not rows:
-        return Counter() if not rows else count_adapters(source, rows)
+    if not rows:
+        return Counter()
+    if column is None:
+        return count_adapters(source, rows)
     tasks = file.read_row_groups([group], columns=[column])[column].combine_chunks()
     return count_adapters(source, valid_text(plain(tasks))[0].to_pylist())
 

@@ -12,6 +12,7 @@ import tarfile
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any, BinaryIO
 
 import pyarrow as pa
@@ -54,8 +55,9 @@ class Sample:
         content = self.members.get(column)
         if content is not None:
             return content.decode(errors="replace")
-        return self.metadata().get(column)
+        return self.metadata.get(column)
 
+    @cached_property
     def metadata(self) -> dict[str, Any]:
         """The parsed json member; empty when there is none or it is no object."""
         try:
@@ -202,13 +204,13 @@ def _text(sample: Sample, column: str) -> bytes | None:
     content = sample.members.get(column)
     if content is not None:
         return content
-    value = sample.metadata().get(column)
+    value = sample.metadata.get(column)
     return value.encode(errors="surrogatepass") if isinstance(value, str) else None
 
 
 def _demand_columns(source: SourceSpec, samples: list[Sample], shard: StoredObject) -> None:
     names = {name: None for sample in samples for name in sample.members}
-    fields = {name: None for sample in samples for name in sample.metadata()}
+    fields = {name: None for sample in samples for name in sample.metadata}
     wanted = {"text": source.text, "image": source.image, "task.column": source.task_column}
     pairs = [*wanted.items(), *(("keep", name) for name in source.keep)]
     for key, name in pairs:

@@ -78,18 +78,18 @@ class Recipe:
         Raises:
             SpecError: a dim the checkpoint does not have, or a kept column with a name of ours.
         """
-        single, multi = spec.output.single, spec.output.multi
-        made_by = fingerprint(_settled(spec, checkpoint), checkpoint.hashes, dtype)
+        settled = _settled(spec, checkpoint)
+        single, multi = settled.output.single, settled.output.multi
+        made_by = fingerprint(settled, checkpoint.hashes, dtype)
         vectors = vector_fields(
-            dim=None if single is None else checkpoint.demand_dim(single.dim, "output.single.dim"),
+            dim=None if single is None else single.dim,
             single_dtype="" if single is None else single.dtype,
             multi_dim=None if multi is None else checkpoint.multi_vector_dim,
             multi_dtype="" if multi is None else multi.dtype,
         )
         described = {"fingerprint": made_by, "compute_dtype": dtype}
         if single is not None:
-            dim = checkpoint.demand_dim(single.dim, "output.single.dim")
-            described |= {"dim": str(dim), "dtype": single.dtype}
+            described |= {"dim": str(single.dim), "dtype": single.dtype}
         if multi is not None:
             described |= {"multi_dim": str(checkpoint.multi_vector_dim), "multi_dtype": multi.dtype}
         local = Path(spec.model.path).expanduser().is_dir()

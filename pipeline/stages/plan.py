@@ -69,9 +69,9 @@ def plan_work(spec: JobSpec) -> Plan:
     kept: dict[str, pa.DataType] = {}
     for name, source, found in inspected:
         agreed = _agree(id_type, found.id_type, "source.id", name)
-        if pa.types.is_floating(agreed) and not pa.types.is_floating(found.id_type):
-            raise SourceError(f"source.id is {found.id_type} in {name}, and {id_type} elsewhere")
-        if pa.types.is_floating(agreed) and not pa.types.is_null(id_type) and id_type != agreed:
+        widened = not pa.types.is_null(id_type) and id_type != agreed
+        if pa.types.is_floating(agreed) and (widened or not pa.types.is_floating(found.id_type)):
+            # whole numbers made floating would no longer be the ids they were
             raise SourceError(f"source.id is {found.id_type} in {name}, and {id_type} elsewhere")
         id_type = agreed
         for column in source.keep:

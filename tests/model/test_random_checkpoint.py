@@ -20,26 +20,6 @@ from pipeline.model.random_settings import TASK_NAMES
 from pipeline.tasks import ADAPTERS
 
 
-@pytest.fixture(scope="module")
-def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    directory = tmp_path_factory.mktemp("checkpoint") / "new" / "tiny"
-    write_random_checkpoint(directory, TINY)
-    return directory
-
-
-@pytest.fixture(scope="module")
-def base(checkpoint: Path) -> dict[str, torch.Tensor]:
-    tensors: dict[str, torch.Tensor] = {}
-    for shard in sorted(checkpoint.glob("model-*.safetensors")):
-        tensors |= load_file(shard)
-    return tensors
-
-
-@pytest.fixture(scope="module")
-def adapters(checkpoint: Path) -> dict[str, torch.Tensor]:
-    return load_file(checkpoint / "adapters" / "adapter_model.safetensors")
-
-
 def read_json(path: Path) -> Any:
     return json.loads(path.read_text())
 

@@ -4,35 +4,13 @@ from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import load_file
 from transformers import Qwen2_5_VLForConditionalGeneration
 
 from pipeline.model.geometry import TINY
-from pipeline.model.random_checkpoint import write_random_checkpoint
 from pipeline.model.random_settings import TASK_NAMES
 from pipeline.model.random_tokenizer import special_ids
 
 IDS = special_ids(TINY.vocabulary)
-
-
-@pytest.fixture(scope="module")
-def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    directory = tmp_path_factory.mktemp("checkpoint") / "new" / "tiny"
-    write_random_checkpoint(directory, TINY)
-    return directory
-
-
-@pytest.fixture(scope="module")
-def base(checkpoint: Path) -> dict[str, torch.Tensor]:
-    tensors: dict[str, torch.Tensor] = {}
-    for shard in sorted(checkpoint.glob("model-*.safetensors")):
-        tensors |= load_file(shard)
-    return tensors
-
-
-@pytest.fixture(scope="module")
-def adapters(checkpoint: Path) -> dict[str, torch.Tensor]:
-    return load_file(checkpoint / "adapters" / "adapter_model.safetensors")
 
 
 class Stock:
