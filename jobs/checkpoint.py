@@ -3,6 +3,7 @@
 import math
 from pathlib import Path
 
+from pipeline.model.attention import choose_kernel
 from pipeline.model.backbone import Backbone
 from pipeline.model.geometry import FULL, tiny_geometry
 from pipeline.model.random_checkpoint import write_random_checkpoint
@@ -41,7 +42,9 @@ def verify(path: str) -> None:
     checkpoint = open_model(path)
     dtype = torch.float32 if checkpoint.hidden_size < 1024 else torch.bfloat16
     first, *others = checkpoint.task_names
-    backbone = Backbone(checkpoint, first, device=torch.device("cpu"), dtype=dtype)
+    cpu = torch.device("cpu")
+    kernel = choose_kernel("auto", cpu, dtype)
+    backbone = Backbone(checkpoint, first, kernel, device=cpu, dtype=dtype)
     for task in others:
         backbone.switch(task)
     text, vision = checkpoint.text_config, checkpoint.config["vision_config"]

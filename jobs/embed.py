@@ -14,7 +14,7 @@ from jobs.progress import display
 from pipeline.commit import commit, demand_fit, digest, find_snapshot, reconcile
 from pipeline.dataset import LogEntry, list_versions
 from pipeline.errors import RunError
-from pipeline.model.embedder import auto_dtype
+from pipeline.model.device import auto_dtype, pick_device
 from pipeline.model.processor import Processor
 from pipeline.report import RunReport, account, unchanged
 from pipeline.spec import JobSpec
@@ -97,7 +97,7 @@ def _execute(
     spec: JobSpec, recipes: Mapping[str, Recipe], plan: Plan, folder: Folder, address: str
 ) -> tuple[Recipe, list[Receipt]]:
     if address == "none":
-        recipe = recipes.get(spec.model.dtype) or recipes[auto_dtype("auto")]
+        recipe = recipes.get(spec.model.dtype) or recipes[auto_dtype(pick_device("auto"))]
         demand_fit(folder, recipe.schema, [recipe.fingerprint])
         with display(plan.rows_by_adapter) as watch:
             return recipe, run_in_process(recipe, plan.units, watch)

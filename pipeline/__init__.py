@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from pipeline.dataset import open_dataset
-    from pipeline.model.embedder import Embedder, Embeddings
+    from pipeline.model.embedder import Embedder
+    from pipeline.model.outputs import Embeddings
     from pipeline.spec import JobSpec
 
 __all__ = ["Embedder", "Embeddings", "JobSpec", "open_dataset"]
@@ -19,8 +20,10 @@ __all__ = ["Embedder", "Embeddings", "JobSpec", "open_dataset"]
 
 def __getattr__(name: str) -> Any:
     """Load a public name when it is first asked for: reading a dataset must not import torch."""
-    if name in ("Embedder", "Embeddings"):
+    if name == "Embedder":
         from pipeline.model import embedder as module
+    elif name == "Embeddings":
+        from pipeline.model import outputs as module  # type: ignore[no-redef]
     elif name == "JobSpec":
         from pipeline import spec as module  # type: ignore[no-redef]
     elif name == "open_dataset":

@@ -78,6 +78,7 @@ class Reason(StrEnum):
     IMAGE_TRUNCATED = "image_truncated"
     IMAGE_TOO_LARGE = "image_too_large"
     IMAGE_ASPECT_RATIO = "image_aspect_ratio"
+    OOM = "oom"
 
 
 class RowError(NightjarError):

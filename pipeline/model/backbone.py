@@ -1,185 +1,161 @@
 """The network: the stock Qwen2.5-VL modules of transformers, one adapter merged, one packed pass.
 
 Items of a pack, texts and images alike, are concatenated into one sequence without padding;
-attention is causal within each item and blind across items. This goes through transformers'
-attention interface, so no model code is copied. The modules are built on the meta device and
-filled tensor by tensor, so loading needs one copy of the weights and no random initialisation; the
-output head is never built.
+attention (`attention`) is causal within each item and blind across items. The modules are built on
+the meta device and filled tensor by tensor, so loading needs one copy of the weights and no random
+initialisation; the output head is never built, and no hidden states are kept but the last.
 
-Legend: T tokens of a pack, N image patches of a pack, H hidden size, P values of a patch.
+On CUDA the layers are compiled, which fuses what lies between the matrix products; each kind of
+layer is compiled once, for every number of tokens. On a CPU compiling costs a minute and gains
+5 % (measured), so the library's modules run as they are: they are the reference.
+
+Legend: T tokens of a pack, N image patches of a pack, H hidden size, D size of a vector of a
+multi-vector.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
-from torch.nn.functional import scaled_dot_product_attention
-from transformers import AttentionInterface, Qwen2_5_VLConfig
+from transformers import Qwen2_5_VLConfig
 from transformers.models.qwen2_5_vl.modeling_qwen2_5_vl import Qwen2_5_VLModel
 
 from pipeline.errors import CheckpointError
-from pipeline.model.adapters import WeightReader, adapted_modules
+from pipeline.model.adapters import MergedWeights, WeightReader, adapted_modules
+from pipeline.model.attention import Kernel
 from pipeline.model.checkpoint import Checkpoint
-from pipeline.model.images import Pixels
 from pipeline.model.layout import PROJECTOR
-from pipeline.model.processor import PreparedItem
+from pipeline.model.staging import Images, Pack
+from pipeline.model.vision import PatchGeometry, PatchProjection
 
-_PACKED = "nightjar_packed"
-_SMALLEST_PACK = 16
-"""Below about ten rows a CPU matrix product takes another path and rounds differently."""
-
-
-def packed_attention(
-    module: nn.Module,
-    query_1hTd: Tensor,
-    key_1hTd: Tensor,
-    value_1hTd: Tensor,
-    attention_mask: Tensor | None,
-    *,
-    scaling: float,
-    segments: Sequence[tuple[int, int]],
-    **_: Any,
-) -> tuple[Tensor, None]:
-    """Causal attention within each segment [start, stop) of the pack.
-
-    The signature is that of transformers' attention interface, which passes more than is used.
-    """
-    attended = torch.empty_like(query_1hTd)
-    for start, stop in segments:
-        attended[:, :, start:stop] = scaled_dot_product_attention(
-            query_1hTd[:, :, start:stop],
-            key_1hTd[:, :, start:stop],
-            value_1hTd[:, :, start:stop],
-            is_causal=True,
-            scale=scaling,
-            enable_gqa=True,
-        )
-    return attended.transpose(1, 2), None
-
-
-AttentionInterface.register(_PACKED, packed_attention)
+_SLICE = 4096
+"""Tokens of an MLP at a time on a CPU: its inner activations are the largest there are."""
+_PATCHES = "visual.patch_embed.proj.weight"
 
 
 class Backbone:
     """The network of one checkpoint on one device, with one adapter merged."""
 
     def __init__(
-        self, checkpoint: Checkpoint, adapter: str, *, device: torch.device, dtype: torch.dtype
+        self,
+        checkpoint: Checkpoint,
+        adapter: str,
+        kernel: Kernel,
+        *,
+        device: torch.device,
+        dtype: torch.dtype,
+        compiled: bool = False,
     ) -> None:
         """Build the modules and load every weight.
+
+        Args:
+            checkpoint: opened.
+            adapter: to merge first.
+            kernel: of attention, for this device and dtype.
+            device: of the weights.
+            dtype: of the weights and activations.
+            compiled: whether to compile the layers, when they are first used.
 
         Raises:
             CheckpointError: no such adapter, or a tensor cannot be read.
         """
-        self.device, self.dtype = device, dtype
-        self._checkpoint = checkpoint
-        self._image_token = int(checkpoint.config["image_token_id"])
-        self._patches = PatchGeometry(checkpoint)
+        self.patches = PatchGeometry(checkpoint, device)
+        self.adapter = ""
+        self.projector_weight_DH = torch.empty(0)
+        self._device, self._dtype = device, dtype
+        self._merged = MergedWeights(checkpoint, device, dtype)
         config = _library_config(checkpoint)
         with torch.device("meta"):
             self._model = Qwen2_5_VLModel(config)
         self._model.eval().requires_grad_(False)
         # set after building: the library validates the name against its own list
-        self._model.language_model.config._attn_implementation = _PACKED
-        self._model.visual.config._attn_implementation = "sdpa"
+        self._model.language_model.config._attn_implementation = kernel.registered
+        self._model.visual.config._attn_implementation = kernel.registered
         self._rebuild_rotary_tables(config)
-        self.adapter = ""
-        self.projector_weight_DH = torch.empty(0)
-        self.projector_bias_D = torch.empty(0)
+        adapted = {f"{module}.weight" for module in adapted_modules(checkpoint)}
         with WeightReader(checkpoint, device) as reader:
             for name in checkpoint.base:
-                if not name.startswith(PROJECTOR):
+                if name == _PATCHES:
+                    self._model.visual.patch_embed = PatchProjection(reader.base(name), dtype)
+                elif not name.startswith(PROJECTOR) and name not in adapted:
                     self._assign(name, reader.base(name).to(dtype))
             self.projector_bias_D = reader.base(f"{PROJECTOR}.bias").float()
-        self._demand_filled()
         self.switch(adapter)
+        self._demand_filled()
+        self._fit_to_device(compiled)
+
+    @property
+    def kept_adapters(self) -> tuple[str, ...]:
+        """The adapters to which a switch is only a change of pointers."""
+        return self._merged.kept
 
     def switch(self, adapter: str) -> None:
-        """Merge another adapter, from the stored base weights.
+        """Take the merged weights of another adapter.
 
         Raises:
             CheckpointError: no such adapter.
         """
         if adapter == self.adapter:
             return
-        self._checkpoint.demand_adapters([adapter])
-        # until all is merged it is neither the one nor the other
+        # until all is there it is neither the one nor the other
         self.adapter = ""
-        with WeightReader(self._checkpoint, self.device) as reader:
-            for module in adapted_modules(self._checkpoint):
-                merged = reader.merged(module, adapter)
-                if module == PROJECTOR:
-                    self.projector_weight_DH = merged
-                else:
-                    self._assign(f"{module}.weight", merged.to(self.dtype))
+        for module, weight in self._merged.of(adapter):
+            if module == PROJECTOR:
+                self.projector_weight_DH = weight
+            else:
+                self._assign(f"{module}.weight", weight)
         self.adapter = adapter
 
     @torch.inference_mode()
-    def forward(self, items: Sequence[PreparedItem]) -> list[Tensor]:
-        """Each item's last hidden states, after the final norm: [T_i, H] in the network's dtype."""
-        lengths = [len(item.token_ids) for item in items]
-        ids_T = np.concatenate([item.token_ids for item in items])
-        positions_3T = np.concatenate([self._positions(item) for item in items], axis=1)
-        segments = _segments(lengths)
-        short = _SMALLEST_PACK - len(ids_T)
-        if short > 0:
-            # a dummy segment of pads at the end, whose hidden states nobody reads
-            segments.append((len(ids_T), _SMALLEST_PACK))
-            ids_T = np.pad(ids_T, (0, short))
-            positions_3T = np.pad(positions_3T, ((0, 0), (0, short)))
-        ids = torch.from_numpy(ids_T.astype(np.int64)).to(self.device)
-        embedded_TH = self._model.language_model.embed_tokens(ids)
-        images = [item.pixels for item in items if item.pixels is not None]
-        if images:
-            embedded_TH[ids == self._image_token] = self._see(images)
-        hidden_1TH = self._model.language_model(
+    def forward(self, pack: Pack) -> Tensor:
+        """The last hidden states, after the final norm: [T, H] in the network's dtype."""
+        embedded_TH = self._model.language_model.embed_tokens(pack.token_ids_T)
+        if pack.images is not None:
+            embedded_TH[pack.images.pads_M] = self._see(pack.images)
+        hidden_1TH: Tensor = self._model.language_model(
             inputs_embeds=embedded_TH.unsqueeze(0),
-            # a dict bypasses the library's mask building: the segments are the mask
+            # a dict bypasses the library's mask building: the bounds are the mask
             attention_mask={"full_attention": None},
-            position_ids=torch.from_numpy(positions_3T).to(self.device).unsqueeze(1),
+            position_ids=pack.positions_31T,
             use_cache=False,
-            segments=segments,
+            cu_seq_lens_q=pack.bounds,
+            max_length_q=pack.longest,
         ).last_hidden_state
-        return [hidden_1TH[0, start:stop] for start, stop in _segments(lengths)]
+        return hidden_1TH[0]
 
-    def _see(self, images: Sequence[Pixels]) -> Tensor:
+    def _see(self, images: Images) -> Tensor:
         """The vision tower on all images of a pack: one row for each merged patch."""
+        sizes = [height * width * colours for height, width, colours in images.shapes]
+        each = torch.split(images.pixels, sizes)
         patches_NP = torch.cat(
-            [self._patches.cut(torch.tensor(pixels, device=self.device)) for pixels in images]
+            [
+                self.patches.cut(pixels.view(shape))
+                for pixels, shape in zip(each, images.shapes, strict=True)
+            ]
         )
-        grids = torch.tensor([self._patches.grid(pixels) for pixels in images])
         seen: Tensor = self._model.visual(
-            patches_NP.to(self.dtype), grid_thw=grids.to(self.device)
+            patches_NP.to(self._dtype),
+            # what the library would work out from the grids is handed over instead
+            grid_thw=None,
+            position_ids=images.positions_N2,
+            window_index=images.windows_M,
+            cu_window_seqlens=images.window_bounds,
+            max_window_seqlen=images.longest[0],
+            cu_seqlens=images.image_bounds,
+            max_seqlen=images.longest[1],
         ).pooler_output
         return seen
-
-    def _positions(self, item: PreparedItem) -> NDArray[np.int64]:
-        """M-RoPE positions (time, height, width) as `get_rope_index` gives them: [3, T]."""
-        total = len(item.token_ids)
-        if item.pixels is None:
-            return np.broadcast_to(np.arange(total), (3, total))
-        _, rows, columns = self._patches.grid(item.pixels)
-        rows, columns = rows // self._patches.merge, columns // self._patches.merge
-        first = int(np.argmax(item.token_ids == self._image_token))
-        after = total - first - rows * columns
-        before = np.broadcast_to(np.arange(first), (3, first))
-        y, x = np.divmod(np.arange(rows * columns), columns)
-        pads = first + np.stack([np.zeros_like(y), y, x])
-        resumed = first + max(rows, columns) + np.arange(after)
-        return np.concatenate([before, pads, np.broadcast_to(resumed, (3, after))], axis=1)
 
     def _assign(self, name: str, tensor: Tensor) -> None:
         path, _, leaf = name.rpartition(".")
         module = self._model.get_submodule(path)
-        setattr(module, leaf, nn.Parameter(tensor.to(self.device), requires_grad=False))
+        setattr(module, leaf, nn.Parameter(tensor.to(self._device), requires_grad=False))
 
     def _rebuild_rotary_tables(self, config: Qwen2_5_VLConfig) -> None:
         """Frequency tables are no weights: built on meta they hold garbage, so build them again."""
         decoder, vision = self._model.language_model, self._model.visual
-        with torch.device(self.device):
+        with torch.device(self._device):
             decoder.rotary_emb = type(decoder.rotary_emb)(config=config.text_config)
             vision.rotary_pos_emb = type(vision.rotary_pos_emb)(config.vision_config)
 
@@ -192,42 +168,25 @@ class Backbone:
                 f"{', '.join(unfilled[:3])}"
             )
 
+    def _fit_to_device(self, compiled: bool) -> None:
+        for layer in (*self._model.language_model.layers, *self._model.visual.blocks):
+            if compiled:
+                layer.compile(fullgraph=True, dynamic=True)
+            elif self._device.type == "cpu":
+                layer.mlp.forward = _in_slices(layer.mlp.forward)
 
-class PatchGeometry:
-    """How the vision tower cuts an image."""
 
-    def __init__(self, checkpoint: Checkpoint) -> None:
-        vision, preprocessor = checkpoint.config["vision_config"], checkpoint.preprocessor
-        self.patch = int(vision["patch_size"])
-        self.merge = int(vision["spatial_merge_size"])
-        self.frames = int(vision["temporal_patch_size"])
-        # values are 0..255, the published mean and deviation are for 0..1
-        self._mean_3 = 255 * torch.tensor(preprocessor["image_mean"], dtype=torch.float32)
-        self._deviation_3 = 255 * torch.tensor(preprocessor["image_std"], dtype=torch.float32)
+def _in_slices(forward: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
+    """The same, a few thousand tokens at a time: rows do not depend on one another."""
 
-    def grid(self, pixels: Pixels) -> tuple[int, int, int]:
-        """(time, rows, columns) of its patches."""
-        return 1, pixels.shape[0] // self.patch, pixels.shape[1] // self.patch
+    def sliced(hidden: Tensor) -> Tensor:
+        # even slices: a last one of a few rows would be rounded differently
+        count = -(-hidden.shape[-2] // _SLICE)
+        if count <= 1:
+            return forward(hidden)
+        return torch.cat([forward(part) for part in hidden.chunk(count, dim=-2)], dim=-2)
 
-    def patches(self, pixels: Pixels) -> int:
-        """How many patches it has."""
-        _, rows, columns = self.grid(pixels)
-        return rows * columns
-
-    def cut(self, pixels_yx3: Tensor) -> Tensor:
-        """Normalised patches in the tower's order: float32 [N, P].
-
-        Patches come merge block by merge block (2 x 2), each as (channel, frame, y, x) with the
-        one frame repeated, as in the library's image processor.
-        """
-        mean, deviation = (t.to(pixels_yx3.device) for t in (self._mean_3, self._deviation_3))
-        normal_yx3 = (pixels_yx3.float() - mean) / deviation
-        rows, columns = (side // self.patch // self.merge for side in pixels_yx3.shape[:2])
-        blocks = normal_yx3.view(
-            rows, self.merge, self.patch, columns, self.merge, self.patch, 3
-        ).permute(0, 3, 1, 4, 6, 2, 5)
-        patches_N3yx = blocks.reshape(-1, 3, 1, self.patch, self.patch)
-        return patches_N3yx.expand(-1, -1, self.frames, -1, -1).flatten(1)
+    return sliced
 
 
 def _library_config(checkpoint: Checkpoint) -> Qwen2_5_VLConfig:
@@ -257,8 +216,3 @@ _FOREIGN_KEYS = frozenset(
 
 def _without(section: Mapping[str, Any], keys: frozenset[str]) -> dict[str, Any]:
     return {key: value for key, value in section.items() if key not in keys}
-
-
-def _segments(lengths: Sequence[int]) -> list[tuple[int, int]]:
-    stops = np.cumsum(lengths).tolist()
-    return list(zip([0, *stops[:-1]], stops, strict=True))

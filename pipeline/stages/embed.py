@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from pipeline.model.embedder import Engine
+from pipeline.model.engine import Engine
 from pipeline.model.processor import PreparedItem
 from pipeline.schema import embedded_schema
 
@@ -45,7 +45,7 @@ class Embed:
         single = self._vectors.get("embedding")
         found = self._engine.embed(
             _prepared_items(items.filter(pa.array(well))),
-            dim=None if single is None else single.list_size,
+            dims=[] if single is None else [single.list_size],
             multi="multivector" in self._vectors,
         )
         columns = {name: items[name] for name in items.column_names if name in self._schema.names}

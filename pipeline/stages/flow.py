@@ -130,7 +130,7 @@ class Recipe:
         """The embed stage, with the weights loaded and an adapter merged."""
         # only an actor needs the network and its library, whose import takes seconds: the workers
         # that read, prepare and write do without
-        from pipeline.model.embedder import Engine
+        from pipeline.model.engine import Engine
         from pipeline.stages.embed import Embed
 
         checkpoint = open_model(self.checkpoint)

@@ -16,6 +16,7 @@ from torch import nn
 from transformers import Qwen2_5_VLModel
 
 from pipeline.model.adapters import WeightReader, adapted_modules
+from pipeline.model.attention import kernel_named
 from pipeline.model.backbone import Backbone
 from pipeline.model.checkpoint import ADAPTER_CONFIG, ADAPTER_WEIGHTS, Checkpoint, open_checkpoint
 from pipeline.model.layout import PROJECTOR
@@ -101,6 +102,10 @@ def test_the_scale_is_alpha_over_rank(tmp_path: Path) -> None:
 # Switching --------------------------------------------------------------------------------------
 
 
+def backbone_of(checkpoint: Checkpoint, adapter: str, dtype: torch.dtype) -> Backbone:
+    return Backbone(checkpoint, adapter, kernel_named("runs"), device=CPU, dtype=dtype)
+
+
 def weights(backbone: Backbone) -> dict[str, torch.Tensor]:
     """Every weight, copied."""
     held = {name: tensor.clone() for name, tensor in backbone._model.state_dict().items()}
@@ -122,16 +127,13 @@ def dtype(request: pytest.FixtureRequest) -> torch.dtype:
 @pytest.fixture(scope="module")
 def fresh(checkpoint: Checkpoint, dtype: torch.dtype) -> dict[str, dict[str, torch.Tensor]]:
     """The weights of a backbone that was loaded with each adapter and never switched."""
-    return {
-        adapter: weights(Backbone(checkpoint, adapter, device=CPU, dtype=dtype))
-        for adapter in ADAPTERS
-    }
+    return {adapter: weights(backbone_of(checkpoint, adapter, dtype)) for adapter in ADAPTERS}
 
 
 @pytest.fixture(scope="module")
 def switched(checkpoint: Checkpoint, dtype: torch.dtype) -> Backbone:
     """One backbone that every example switches on from where the last one left it."""
-    return Backbone(checkpoint, ADAPTERS[0], device=CPU, dtype=dtype)
+    return backbone_of(checkpoint, ADAPTERS[0], dtype)
 
 
 @settings(
