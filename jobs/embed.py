@@ -54,7 +54,7 @@ def embed(spec: JobSpec, address: str) -> RunReport:
     started = time.monotonic()
     checkpoint = open_model(spec.model.path)
     Processor(checkpoint, max_length=spec.model.max_length, max_pixels=spec.model.max_pixels)
-    plan = plan_work(spec)
+    plan = plan_work(spec, spec.model.max_pixels or checkpoint.pixel_bounds[1])
     checkpoint.demand_adapters(plan.rows_by_adapter)
     # `auto` is settled by the devices that are found; until then either may be meant
     dtypes = ("float32", "bfloat16") if spec.model.dtype == "auto" else (spec.model.dtype,)

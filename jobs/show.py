@@ -37,7 +37,8 @@ def run(uri: str, version: int | None, rows: int) -> None:
     for row in dataset.head(rows).to_pylist():
         print("row")
         for name, value in row.items():
-            shown = _vectors(value) if name in ("embedding", "multivector") else _text(value)
+            vectors = name == "multivector" or name.startswith("embedding")
+            shown = _vectors(value) if vectors and isinstance(value, list) else _text(value)
             print(f"  {name:<14} {shown}")
 
 

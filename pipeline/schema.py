@@ -91,19 +91,24 @@ def _item_fields(id_type: pa.DataType, kept: Sequence[pa.Field]) -> list[pa.Fiel
 
 
 def vector_fields(
-    *, dim: int | None, single_dtype: str, multi_dim: int | None, multi_dtype: str
+    *, dim: int | Sequence[int] | None, single_dtype: str, multi_dim: int | None, multi_dtype: str
 ) -> list[pa.Field]:
     """`embedding` and `multivector`, those of them that are asked for.
 
     Args:
-        dim: size of a single vector; None for no single vectors.
+        dim: size of a single vector; a list for a column each, named `embedding_<size>`; None for
+            no single vectors.
         single_dtype: float32 or float16.
         multi_dim: size of each vector of a multi-vector; None for no multi-vectors.
         multi_dtype: float32 or float16.
     """
-    fields = []
-    if dim is not None:
-        fields.append(pa.field("embedding", pa.list_(_float(single_dtype), dim)))
+    if dim is None:
+        sizes = {}
+    elif isinstance(dim, int):
+        sizes = {"embedding": dim}
+    else:
+        sizes = {f"embedding_{size}": size for size in dim}
+    fields = [pa.field(n, pa.list_(_float(single_dtype), size)) for n, size in sizes.items()]
     if multi_dim is not None:
         inner = pa.list_(_float(multi_dtype), multi_dim)
         fields.append(pa.field("multivector", pa.list_(inner)))
@@ -121,11 +126,12 @@ def output_schema(
     Raises:
         SpecError: a kept column has the name of one of ours.
     """
+    taken = dict.fromkeys((*RESERVED, *(field.name for field in vectors)))
     for field in kept:
-        if field.name in RESERVED:
+        if field.name in taken:
             raise SpecError(
                 f"source.keep: {field.name!r} is a column of the output itself; the names taken "
-                f"are {', '.join(RESERVED)}"
+                f"are {', '.join(taken)}"
             )
     return pa.schema(
         [

@@ -66,6 +66,13 @@ TaskChoice = Annotated[
 ]
 
 
+_Dim = Annotated[int, Field(ge=1)]
+Dims = Annotated[
+    Annotated[_Dim, Tag("one")] | Annotated[list[_Dim], Field(min_length=1), Tag("many")],
+    Discriminator(_one_or_many),
+]
+
+
 class SourceSpec(Section):
     """Where the rows are, and which columns are what."""
 
@@ -143,10 +150,20 @@ class SourceSpec(Section):
 class SingleSpec(Section):
     """The single vectors."""
 
-    dim: int | None = Field(
-        None, ge=1, description="one of the checkpoint's matryoshka_dims, or null for the full size"
+    dim: Dims | None = Field(
+        None,
+        description="one of the checkpoint's matryoshka_dims, a list of them for a column each, or "
+        "null for the full size",
     )
     dtype: Literal["float32", "float16"] = Field("float32", description="float32 or float16")
+
+    @validate_model(mode="after")
+    def _is_without_repeats(self) -> "SingleSpec":
+        if isinstance(self.dim, list):
+            repeated = [dim for dim in self.dim if self.dim.count(dim) > 1]
+            if repeated:
+                raise ValueError(f"dim: {repeated[0]} is there twice")
+        return self
 
 
 class MultiSpec(Section):

@@ -29,8 +29,8 @@ from pipeline.model.layout import PROJECTOR
 from pipeline.model.staging import Images, Pack
 from pipeline.model.vision import PatchGeometry, PatchProjection
 
-_SLICE = 4096
-"""Tokens of an MLP at a time on a CPU: its inner activations are the largest there are."""
+_SLICE = 512
+"""Tokens of an MLP at a time on a CPU: its inner activations then stay in the cache."""
 _PATCHES = "visual.patch_embed.proj.weight"
 
 

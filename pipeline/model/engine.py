@@ -34,7 +34,7 @@ from pipeline.model.device import (
     release_memory,
 )
 from pipeline.model.meter import Meter
-from pipeline.model.outputs import Embeddings, Outputs
+from pipeline.model.outputs import VECTOR_DTYPES, Embeddings, Outputs
 from pipeline.model.packing import pack
 from pipeline.model.pooling import cut, multi_vectors, single_vectors
 from pipeline.model.processor import PreparedItem
@@ -119,7 +119,7 @@ class Engine:
         *,
         dims: Sequence[int] | None = None,
         multi: bool = False,
-        multi_dtype: torch.dtype = torch.float32,
+        multi_dtype: str = "float32",
     ) -> Embeddings:
         """Embed prepared items in packs.
 
@@ -128,7 +128,7 @@ class Engine:
             dims: sizes of the single vectors, of matryoshka_dims; None for the full size, empty
                 for no single vectors.
             multi: whether to make the multi-vectors too.
-            multi_dtype: what the multi-vectors are rounded to.
+            multi_dtype: what the multi-vectors are rounded to: float32 or float16.
 
         Raises:
             SpecError: a size is not one of the checkpoint's.
@@ -137,10 +137,10 @@ class Engine:
         wanted = Outputs(
             dims=tuple(self._checkpoint.demand_dim(dim) for dim in sizes),
             multi=multi,
-            multi_dtype=multi_dtype,
+            multi_dtype=VECTOR_DTYPES[multi_dtype],
         )
         width = self.backbone.projector_bias_D.shape[0]
-        nothing = torch.empty(0, width, dtype=multi_dtype).numpy()
+        nothing = torch.empty(0, width, dtype=wanted.multi_dtype).numpy()
         singles = {dim: np.zeros((len(items), dim), np.float32) for dim in wanted.dims}
         multis: list[NDArray[np.floating]] = [nothing] * len(items)
         faults: dict[int, RowError] = {}

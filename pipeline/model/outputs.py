@@ -11,6 +11,9 @@ from numpy.typing import NDArray
 
 from pipeline.errors import RowError
 
+VECTOR_DTYPES = {"float32": torch.float32, "float16": torch.float16}
+"""What vectors may be rounded to, by the name in a spec."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Outputs:

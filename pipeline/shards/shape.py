@@ -17,8 +17,11 @@ from pipeline.work import Segment
 TEXT_UNIT_ROWS = 1024
 IMAGE_UNIT_ROWS = 128
 """A page is about a thousand tokens and 1.7 MB resized: 128 of them are some 200 MB."""
-UNIT_BYTES = 64 << 20
-"""A unit's encoded input is kept below this where the shard says how large its rows are."""
+UNIT_PIXEL_BYTES = 256 << 20
+"""Bound of a unit's resized images, were each as large as it may be."""
+IMAGE_UNIT_BYTES, TEXT_UNIT_BYTES = 64 << 20, 4 << 20
+"""A unit's encoded input is kept below these where the shard says how large its rows are. 4 MiB of
+text are about a million tokens: 256 MB of multi-vectors in float16."""
 
 
 @dataclass(kw_only=True)
@@ -42,7 +45,14 @@ def rows_per_unit(source: SourceSpec, wanted: int | None, row_bytes: float = 0.0
     if wanted is not None:
         return wanted
     rows = IMAGE_UNIT_ROWS if source.maps_image else TEXT_UNIT_ROWS
-    return max(1, min(rows, int(UNIT_BYTES // row_bytes))) if row_bytes else rows
+    most = IMAGE_UNIT_BYTES if source.maps_image else TEXT_UNIT_BYTES
+    return max(1, min(rows, int(most // row_bytes))) if row_bytes else rows
+
+
+def rows_of_pixels(source: SourceSpec, max_pixels: int) -> int | None:
+    """Rows of a unit that large images leave; None where they are no reason for fewer."""
+    rows = max(1, UNIT_PIXEL_BYTES // (3 * max_pixels))
+    return rows if source.maps_image and rows < IMAGE_UNIT_ROWS else None
 
 
 def count_adapters(source: SourceSpec, tasks: Iterable[str | None] | int) -> Counter[str]:

@@ -3,13 +3,14 @@
 Legend: B items, T_i tokens of item i, D size of a vector of a multi-vector.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from pipeline.errors import RowError
 from pipeline.model.engine import Engine
 from pipeline.model.processor import PreparedItem
 from pipeline.schema import embedded_schema
@@ -35,26 +36,33 @@ class Embed:
         """
         self._engine = engine
         self._schema = embedded_schema(id_type, kept, vectors)
-        self._vectors = {field.name: field.type for field in vectors}
+        types = {field.name: field.type for field in vectors}
+        self._multi: pa.ListType | None = types.pop("multivector", None)
+        self._singles: dict[str, pa.FixedSizeListType] = types
 
     def __call__(self, items: pa.Table, adapter: str) -> pa.Table:
         """One unit: a table of `prepared_schema` to one of `embedded_schema`."""
         self._engine.switch(adapter)
         items = items.combine_chunks()
-        well = items["reason"].is_null().to_numpy()
-        single = self._vectors.get("embedding")
+        prepared = items["reason"].is_null().to_numpy()
         found = self._engine.embed(
-            _prepared_items(items.filter(pa.array(well))),
-            dims=[] if single is None else [single.list_size],
-            multi="multivector" in self._vectors,
+            _prepared_items(items.filter(pa.array(prepared))),
+            dims=[kind.list_size for kind in self._singles.values()],
+            multi=self._multi is not None,
+            multi_dtype="float32" if self._multi is None else _float_name(self._multi),
         )
+        at = np.flatnonzero(prepared)
+        faults = {int(at[index]): fault for index, fault in found.faults.items()}
+        well = prepared.copy()
+        well[list(faults)] = False
         columns = {name: items[name] for name in items.column_names if name in self._schema.names}
         columns["n_tokens"] = pc.list_value_length(items["token_ids"])
-        if single is not None:
-            columns["embedding"] = _singles(found.single, well, single)
-        if found.multi is not None:
-            columns["multivector"] = _multis(found.multi, well, self._vectors["multivector"])
-        return pa.table([columns[field.name] for field in self._schema], schema=self._schema)
+        for name, kind in self._singles.items():
+            columns[name] = _singles(found.singles[kind.list_size], prepared, well, kind)
+        if self._multi is not None and found.multi is not None:
+            columns["multivector"] = _multis(found.multi, prepared, well, self._multi)
+        table = pa.table([columns[field.name] for field in self._schema], schema=self._schema)
+        return _with_faults(table, faults) if faults else table
 
 
 def _prepared_items(items: pa.Table) -> list[PreparedItem]:
@@ -82,23 +90,48 @@ def _prepared_items(items: pa.Table) -> list[PreparedItem]:
 
 
 def _singles(
-    single_BH: NDArray[np.float32], well: NDArray[np.bool_], kind: pa.FixedSizeListType
+    single_BH: NDArray[np.float32],
+    prepared: NDArray[np.bool_],
+    well: NDArray[np.bool_],
+    kind: pa.FixedSizeListType,
 ) -> pa.FixedSizeListArray:
     spread = np.zeros((len(well), single_BH.shape[1]), kind.value_type.to_pandas_dtype())
-    spread[well] = single_BH
+    spread[prepared] = single_BH
     return pa.FixedSizeListArray.from_arrays(
         pa.array(spread.reshape(-1)), type=kind, mask=pa.array(~well)
     )
 
 
 def _multis(
-    multis: list[NDArray[np.float32]], well: NDArray[np.bool_], kind: pa.ListType
+    multis: list[NDArray[np.floating]],
+    prepared: NDArray[np.bool_],
+    well: NDArray[np.bool_],
+    kind: pa.ListType,
 ) -> pa.ListArray:
-    inner = kind.value_type
-    dtype = inner.value_type.to_pandas_dtype()
     lengths = np.zeros(len(well), np.int64)
-    lengths[well] = [len(multi_TD) for multi_TD in multis]
+    lengths[prepared] = [len(multi_TD) for multi_TD in multis]
     offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int32)
-    flat = np.concatenate([np.empty(0, dtype), *(m.astype(dtype).reshape(-1) for m in multis)])
-    vectors = pa.FixedSizeListArray.from_arrays(pa.array(flat), type=inner)
+    dtype = kind.value_type.value_type.to_pandas_dtype()
+    flat = np.concatenate([np.empty(0, dtype), *(multi_TD.reshape(-1) for multi_TD in multis)])
+    vectors = pa.FixedSizeListArray.from_arrays(pa.array(flat), type=kind.value_type)
     return pa.ListArray.from_arrays(pa.array(offsets), vectors, type=kind, mask=pa.array(~well))
+
+
+def _float_name(kind: pa.ListType) -> str:
+    return str(np.dtype(kind.value_type.value_type.to_pandas_dtype()).name)
+
+
+def _with_faults(table: pa.Table, faults: Mapping[int, RowError]) -> pa.Table:
+    """The table with the reasons why some items were given up."""
+    told: dict[str, Callable[[RowError], str]] = {
+        "reason": lambda fault: str(fault.reason),
+        "stage": lambda _: "embed",
+        "message": str,
+    }
+    for name, tell in told.items():
+        values = table[name].to_pylist()
+        for at, fault in faults.items():
+            values[at] = tell(fault)
+        index = table.schema.get_field_index(name)
+        table = table.set_column(index, table.schema.field(index), pa.array(values, pa.string()))
+    return table

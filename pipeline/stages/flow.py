@@ -89,7 +89,8 @@ class Recipe:
         )
         described = {"fingerprint": made_by, "compute_dtype": dtype}
         if single is not None:
-            described |= {"dim": str(single.dim), "dtype": single.dtype}
+            sizes = single.dim if isinstance(single.dim, list) else [single.dim]
+            described |= {"dim": ",".join(map(str, sizes)), "dtype": single.dtype}
         if multi is not None:
             described |= {"multi_dim": str(checkpoint.multi_vector_dim), "multi_dtype": multi.dtype}
         local = Path(spec.model.path).expanduser().is_dir()
@@ -173,8 +174,10 @@ def _settled(spec: JobSpec, checkpoint: Checkpoint) -> JobSpec:
     """The job with what it leaves to the checkpoint written out: null and the value are one."""
     single = spec.output.single
     if single is not None:
-        dim = checkpoint.demand_dim(single.dim, "output.single.dim")
-        single = single.model_copy(update={"dim": dim})
+        wanted = single.dim if isinstance(single.dim, list) else [single.dim]
+        sizes = [checkpoint.demand_dim(dim, "output.single.dim") for dim in wanted]
+        dims = sizes if isinstance(single.dim, list) else sizes[0]
+        single = single.model_copy(update={"dim": dims})
     bound = spec.model.max_pixels or checkpoint.pixel_bounds[1]
     return spec.model_copy(
         update={

@@ -14,7 +14,7 @@ import pyarrow as pa
 
 from pipeline.errors import SourceError
 from pipeline.shards import INSPECTORS, SUFFIXES, images
-from pipeline.shards.shape import Inspected, agree
+from pipeline.shards.shape import Inspected, agree, rows_of_pixels
 from pipeline.spec import JobSpec, SourceSpec
 from pipeline.storage import StoredObject, list_objects
 from pipeline.work import WorkUnit
@@ -47,16 +47,20 @@ class Plan:
         return rows
 
 
-def plan_work(spec: JobSpec) -> Plan:
+def plan_work(spec: JobSpec, max_pixels: int) -> Plan:
     """Plan a job.
+
+    Args:
+        spec: the job.
+        max_pixels: bound of a resized image, the checkpoint's own where the spec names none.
 
     Raises:
         SourceError: nothing to read, or something that cannot be read as the spec says.
     """
     wanted = spec.compute.unit_rows
-    unit_rows = wanted if isinstance(wanted, int) else None
     inspected: list[tuple[str, SourceSpec, Inspected]] = []
     for index, source in enumerate(spec.sources):
+        unit_rows = wanted if isinstance(wanted, int) else rows_of_pixels(source, max_pixels)
         shards = _list(source)
         inspected += [(name, source, f) for name, f in _inspect(source, index, shards, unit_rows)]
     units = [unit for _, source, found in inspected for unit in _units(source, found)]

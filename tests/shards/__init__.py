@@ -58,7 +58,7 @@ def groups_of(plan: Plan) -> list[list[WorkUnit]]:
 def read_all(source: object, unit_rows: int | str = "auto") -> ReadAll:
     """Plan a source and read every unit of it."""
     spec = job(source, unit_rows)
-    plan = plan_work(spec)
+    plan = plan_work(spec, 602112)
     units: list[tuple[WorkUnit, pa.Table]] = []
     for group in groups_of(plan):
         read = read_units(

@@ -78,7 +78,7 @@ def test_units_cover_each_image_once(
 def test_an_image_that_is_gone_when_it_is_read_is_a_row_with_a_reason(tmp_path: Path) -> None:
     _fill(tmp_path, ["1.png", "2.png", "3.png"])
     spec = job(_folder(tmp_path))
-    plan = plan_work(spec)
+    plan = plan_work(spec, 602112)
     (tmp_path / "2.png").unlink()
     ((_, rows),) = read_units(spec.sources[0], plan.units, plan.id_type, [])
     assert rows["reason"].to_pylist() == [None, "image_not_found", None]
@@ -88,7 +88,7 @@ def test_an_image_that_is_gone_when_it_is_read_is_a_row_with_a_reason(tmp_path: 
 def test_a_folder_without_images_is_refused_with_what_counts_as_one(tmp_path: Path) -> None:
     _fill(tmp_path, ["a.txt"])
     with pytest.raises(SourceError, match=r"no object matches .* searched for \.jpg, \.jpeg"):
-        plan_work(job(_folder(tmp_path)))
+        plan_work(job(_folder(tmp_path)), 602112)
 
 
 def test_a_file_name_that_is_not_utf8_does_not_end_the_run(tmp_path: Path) -> None:

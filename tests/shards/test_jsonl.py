@@ -29,7 +29,7 @@ def _file(directory: Path, content: bytes, name: str = "a.jsonl") -> Path:
 
 def _refusal(source: object) -> str:
     with pytest.raises(SourceError) as caught:
-        plan_work(job(source))
+        plan_work(job(source), 602112)
     assert "\n" not in str(caught.value)
     return str(caught.value)
 

@@ -82,7 +82,7 @@ def test_any_of_the_units_of_a_segment_can_be_read_alone(
     path = tmp_path_factory.mktemp("shard") / "a.parquet"
     _write(path, groups)
     spec = job(_source(path, task={"column": "task"}), unit_rows)
-    plan = plan_work(spec)
+    plan = plan_work(spec, 602112)
     whole = dict(
         pair for g in groups_of(plan) for pair in read_units(spec.sources[0], g, plan.id_type, [])
     )
@@ -158,7 +158,7 @@ def test_planning_reads_no_payload(tmp_path: Path, monkeypatch: pytest.MonkeyPat
 
     monkeypatch.setattr(pq.ParquetFile, "read_row_groups", record)
     monkeypatch.delattr(pq.ParquetFile, "iter_batches")
-    plan_work(job(_source(tmp_path / "a.parquet", task={"column": "task"})))
+    plan_work(job(_source(tmp_path / "a.parquet", task={"column": "task"})), 602112)
     assert asked == [["task"]]
 
 

@@ -25,7 +25,7 @@ def _write(path: Path, rows: int) -> None:
 
 def _refusal(source: object) -> str:
     with pytest.raises(SourceError) as caught:
-        plan_work(job(source))
+        plan_work(job(source), 602112)
     assert "\n" not in str(caught.value)
     return str(caught.value)
 
@@ -63,7 +63,7 @@ def test_a_column_of_another_type_is_refused(
 ) -> None:
     pq.write_table(pa.table({"id": [1], "text": ["a"], "list": [[1]]}), tmp_path / "a.parquet")
     with pytest.raises(SourceError, match=expected):
-        plan_work(job(_source(tmp_path / "a.parquet", **changes)))
+        plan_work(job(_source(tmp_path / "a.parquet", **changes)), 602112)
 
 
 @pytest.mark.parametrize("column", ["id", "when"])
@@ -129,7 +129,7 @@ def test_a_file_that_is_no_whole_parquet_is_refused_by_name(
 def test_a_shard_that_lost_rows_since_it_was_planned_ends_the_run(tmp_path: Path) -> None:
     _write(tmp_path / "a.parquet", 9)
     spec = job(_source(tmp_path / "a.parquet"))
-    plan = plan_work(spec)
+    plan = plan_work(spec, 602112)
     _write(tmp_path / "a.parquet", 8)
     with pytest.raises(RunError, match=r"a\.parquet has fewer rows than when it was planned"):
         list(read_units(spec.sources[0], plan.units, plan.id_type, []))

@@ -34,7 +34,7 @@ def _tar(path: Path, members: list[tuple[str, bytes]], kind: str = "pax") -> Pat
 
 def _refusal(source: object) -> str:
     with pytest.raises(SourceError) as caught:
-        plan_work(job(source))
+        plan_work(job(source), 602112)
     assert "\n" not in str(caught.value)
     return str(caught.value)
 
@@ -102,7 +102,7 @@ def test_each_segment_is_a_range_of_bytes_that_is_a_tar_by_itself(
     members = [(f"{n}" * 130 + f".{ext}", b"x" * n * 300) for n in range(6) for ext in ("txt", "c")]
     path = _tar(tmp_path / "a.tar", members)
     content = path.read_bytes()
-    spans = [u.segment.span for u in plan_work(job(_source(path), unit_rows)).units]
+    spans = [u.segment.span for u in plan_work(job(_source(path), unit_rows), 602112).units]
     assert len(spans) == -(-6 // unit_rows)
     assert [stop for _, stop in spans[:-1]] == [start for start, _ in spans[1:]]
     assert (spans[0][0], spans[-1][1]) == (0, len(content))

@@ -45,7 +45,7 @@ def test_every_item_is_prepared_once_whatever_the_number_of_adapters(
     counted("text")
     counted("image")
     spec = load_spec(spec_path)
-    plan = plan_work(spec)
+    plan = plan_work(spec, 602112)
     assert len(plan.rows_by_adapter) == 3
     recipe = Recipe.of(spec, open_model(spec.model.path), plan, "float32")
     receipts = run_in_process(recipe, plan.units, lambda tallies: None)
@@ -58,7 +58,7 @@ def test_every_item_is_prepared_once_whatever_the_number_of_adapters(
 
 def test_a_recipe_and_its_units_travel_to_workers_small(spec_path: Path) -> None:
     spec = load_spec(spec_path)
-    plan = plan_work(spec)
+    plan = plan_work(spec, 602112)
     recipe = Recipe.of(spec, open_model(spec.model.path), plan, "float32")
     assert pickle.loads(pickle.dumps(recipe)) == recipe
     assert len(pickle.dumps(recipe)) < 16_384
@@ -157,7 +157,7 @@ def test_a_worker_refuses_a_checkpoint_that_is_not_the_planned_one(
     write_corpus(tmp_path / "corpus")
     path = write_spec(tmp_path / "spec.yaml", tmp_path / "corpus", checkpoint, tmp_path / "out")
     spec = load_spec(path)
-    recipe = Recipe.of(spec, open_model(spec.model.path), plan_work(spec), "float32")
+    recipe = Recipe.of(spec, open_model(spec.model.path), plan_work(spec, 602112), "float32")
     content = bytearray((checkpoint / name).read_bytes())
     content[-3] ^= 1
     (checkpoint / name).write_bytes(content)
