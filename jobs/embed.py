@@ -103,7 +103,11 @@ def _execute(
             return recipe, run_in_process(recipe, plan.units, watch)
     with connected(address) as cluster:
         pools = choose_pools(
-            plan.rows_by_adapter, spec.compute.pools, cpus=cluster.cpus, gpus=cluster.gpus
+            plan.rows_by_adapter,
+            spec.compute.pools,
+            cpus=cluster.cpus,
+            gpus=cluster.gpus,
+            node_cpus=cluster.node_cpus,
         )
         on_gpu = any(pool.gpus for pool in pools)
         recipe = recipes.get(spec.model.dtype) or recipes["bfloat16" if on_gpu else "float32"]

@@ -1,5 +1,7 @@
 """What several rooms' tests share: a tiny checkpoint and an object store over HTTP."""
 
+import os
+import tempfile
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,6 +15,10 @@ from moto.server import ThreadedMotoServer
 from pipeline import storage
 from pipeline.model.geometry import tiny_geometry
 from pipeline.model.random_checkpoint import write_random_checkpoint
+
+# what a host remembers between runs (token budgets, copies of checkpoints) is kept below the home:
+# the user's own is left alone, by this process and by those it starts
+os.environ["HOME"] = tempfile.mkdtemp(prefix="nightjar-home-")
 
 settings.register_profile("nightjar", deadline=None, max_examples=25)
 settings.load_profile("nightjar")

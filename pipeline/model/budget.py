@@ -16,8 +16,8 @@ import torch
 from pipeline import durable
 from pipeline.model.device import is_out_of_memory, release_memory
 
-BUDGETS = Path("~/.cache/nightjar/token-budgets.json").expanduser()
-"""Where hosts remember."""
+BUDGETS = ".cache/nightjar/token-budgets.json"
+"""Where a host remembers, below the home directory."""
 SMALLEST, LARGEST = 1024, {"cpu": 8192, "cuda": 65536}
 """Tokens; the largest that is tried, by device type."""
 _PATIENCE = {"cpu": 2.0, "cuda": 20.0}
@@ -46,6 +46,11 @@ class TokenBudget:
         self._device = device
         self._fixed = fixed
         self._tokens = fixed or _recall(key)
+
+    @property
+    def is_known(self) -> bool:
+        """Whether nothing is left to be measured."""
+        return self._tokens is not None
 
     def tokens(self, run: Run) -> int:
         """The budget; measured with `run` if it is not known."""
@@ -104,12 +109,12 @@ def _recall(key: str) -> int | None:
 
 
 def _remember(key: str, tokens: int) -> None:
-    durable.put(BUDGETS, json.dumps(_remembered() | {key: tokens}, indent=1).encode())
+    durable.put(Path.home() / BUDGETS, json.dumps(_remembered() | {key: tokens}, indent=1).encode())
 
 
 def _remembered() -> dict[str, object]:
     try:
-        found = json.loads(BUDGETS.read_bytes())
+        found = json.loads((Path.home() / BUDGETS).read_bytes())
     except (OSError, ValueError):
         # not there yet, or not ours: it is only a memory
         return {}

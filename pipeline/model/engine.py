@@ -89,17 +89,22 @@ class Engine:
         self.device = pick_device(device)
         self.dtype = pick_dtype(dtype, self.device)
         kernel = choose_kernel(attention, self.device, self.dtype)
-        compiled = self.device.type == "cuda" if compiled is None else compiled
+        self.compiled = self.device.type == "cuda" if compiled is None else compiled
         self.meter = Meter(device=self.device)
         self.backbone = Backbone(
-            checkpoint, adapter, kernel, device=self.device, dtype=self.dtype, compiled=compiled
+            checkpoint,
+            adapter,
+            kernel,
+            device=self.device,
+            dtype=self.dtype,
+            compiled=self.compiled,
         )
         self._checkpoint = checkpoint
         self._courier = Courier(self.device)
         self._stager = Stager(
             checkpoint, self.backbone.patches, self._courier, bounds_on_host=kernel.bounds_on_host
         )
-        how = f"{self.dtype}, {kernel.name}, {'compiled' if compiled else 'eager'}"
+        how = f"{self.dtype}, {kernel.name}, {'compiled' if self.compiled else 'eager'}"
         key = f"{name_of(self.device)}, torch {torch.__version__}, {how}, {_size(checkpoint)}"
         self._budget = TokenBudget(key, self.device, token_budget)
 
@@ -107,6 +112,12 @@ class Engine:
     def token_budget(self) -> int:
         """Tokens and image patches of one forward pass; measured when it is first asked for."""
         return self._budget.tokens(self._probe)
+
+    def warm_up(self) -> None:
+        """Find the budget and compile the layers now, so that the first items need not wait."""
+        if self._budget.is_known and self.compiled:
+            self._probe(SMALLEST)
+        self._budget.tokens(self._probe)
 
     def switch(self, adapter: str) -> None:
         """Merge another adapter into the same base weights."""

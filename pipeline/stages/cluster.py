@@ -35,6 +35,8 @@ class Resources:
     """Logical CPUs of all nodes."""
     gpus: float
     """GPUs of all nodes."""
+    node_cpus: float
+    """Logical CPUs of the smallest node that has any."""
 
 
 @contextmanager
@@ -71,10 +73,19 @@ def connected(address: str) -> Iterator[Resources]:
             reason = str(error).strip().splitlines()[0]
             raise RunError(f"no Ray answers at {address!r}: {reason}") from error
         try:
-            total = ray.cluster_resources()
-            yield Resources(cpus=total.get("CPU", 0.0), gpus=total.get("GPU", 0.0))
+            yield _resources()
         finally:
             ray.shutdown()
+
+
+def _resources() -> Resources:
+    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    cpus = [found["CPU"] for found in nodes if found.get("CPU")]
+    return Resources(
+        cpus=sum(cpus),
+        gpus=sum(found.get("GPU", 0.0) for found in nodes),
+        node_cpus=min(cpus, default=0.0),
+    )
 
 
 def _demand_listener(address: str) -> None:

@@ -4,6 +4,7 @@ Legend: B items, T_i tokens of item i, D size of a vector of a multi-vector.
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from threading import Lock
 
 import numpy as np
 import pyarrow as pa
@@ -17,7 +18,10 @@ from pipeline.schema import embedded_schema
 
 
 class Embed:
-    """Prepared items in, items with vectors out; both as Arrow tables."""
+    """Prepared items in, items with vectors out; both as Arrow tables.
+
+    Threads may call it at once: one is on the device while another is at its tables.
+    """
 
     def __init__(
         self,
@@ -35,6 +39,7 @@ class Embed:
             vectors: the vector columns wanted, from `vector_fields`.
         """
         self._engine = engine
+        self._device = Lock()
         self._schema = embedded_schema(id_type, kept, vectors)
         types = {field.name: field.type for field in vectors}
         self._multi: pa.ListType | None = types.pop("multivector", None)
@@ -42,15 +47,17 @@ class Embed:
 
     def __call__(self, items: pa.Table, adapter: str) -> pa.Table:
         """One unit: a table of `prepared_schema` to one of `embedded_schema`."""
-        self._engine.switch(adapter)
         items = items.combine_chunks()
         prepared = items["reason"].is_null().to_numpy()
-        found = self._engine.embed(
-            _prepared_items(items.filter(pa.array(prepared))),
-            dims=[kind.list_size for kind in self._singles.values()],
-            multi=self._multi is not None,
-            multi_dtype="float32" if self._multi is None else _float_name(self._multi),
-        )
+        ready = _prepared_items(items.filter(pa.array(prepared)))
+        with self._device:
+            self._engine.switch(adapter)
+            found = self._engine.embed(
+                ready,
+                dims=[kind.list_size for kind in self._singles.values()],
+                multi=self._multi is not None,
+                multi_dtype="float32" if self._multi is None else _float_name(self._multi),
+            )
         at = np.flatnonzero(prepared)
         faults = {int(at[index]): fault for index, fault in found.faults.items()}
         well = prepared.copy()

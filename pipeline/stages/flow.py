@@ -143,6 +143,7 @@ class Recipe:
             dtype=self.dtype,
             token_budget=self.token_budget,
         )
+        engine.warm_up()
         return Embed(engine, self.id_type, self.kept, self.vectors)
 
     def sink(self) -> Sink:

@@ -87,11 +87,13 @@ def _lane(recipe: Recipe, pool: Pool, units: Sequence[WorkUnit], board: Any) -> 
     """Read, prepare and embed the units of one pool, adapter by adapter."""
     chosen = [unit for adapter in pool.adapters for unit in units if unit.adapter == adapter]
     groups = opened_together(chosen)
-    growing = pool.most > pool.size
-    compute = (
-        ActorPoolStrategy(min_size=pool.size, max_size=pool.most, initial_size=pool.size)
-        if growing
-        else ActorPoolStrategy(size=pool.size)
+    compute = ActorPoolStrategy(
+        min_size=pool.size,
+        max_size=pool.most,
+        initial_size=pool.size,
+        # while one unit is on the device, the one before is turned into Arrow, and the next opened
+        max_concurrent_calls_per_actor=2,
+        enable_true_multi_threading=True,
     )
     # without override_num_blocks Ray would split every unit to reach its own parallelism
     read = ray.data.read_datasource(

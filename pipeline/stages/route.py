@@ -44,7 +44,12 @@ class Pool:
 
 
 def choose_pools(
-    rows: Mapping[str, int], wanted: Mapping[str, PoolSpec], *, cpus: float, gpus: float
+    rows: Mapping[str, int],
+    wanted: Mapping[str, PoolSpec],
+    *,
+    cpus: float,
+    gpus: float,
+    node_cpus: float | None = None,
 ) -> tuple[Pool, ...]:
     """The pools for this work on this cluster.
 
@@ -53,11 +58,13 @@ def choose_pools(
         wanted: the spec's `compute.pools`.
         cpus: of the whole cluster.
         gpus: of the whole cluster.
+        node_cpus: of its smallest node that has any; None when it is one node.
 
     Raises:
         SpecError: a pool wants more than the whole cluster has.
     """
-    demands = {adapter: _demand(adapter, wanted, cpus, gpus) for adapter in rows}
+    core = _core(cpus if node_cpus is None else min(node_cpus, cpus))
+    demands = {adapter: _demand(wanted.get(adapter) or PoolSpec(), core, gpus) for adapter in rows}
     for adapter, demand in demands.items():
         _demand_possible(f"compute.pools.{adapter}", demand, cpus, gpus)
     if len(rows) > 1 and not _fit(demands, cpus, gpus):
@@ -97,13 +104,22 @@ Demand = tuple[float, float, int]
 """(CPUs of an actor, GPUs of an actor, fewest actors)"""
 
 
-def _demand(adapter: str, wanted: Mapping[str, PoolSpec], cpus: float, gpus: float) -> Demand:
+def _demand(pool: PoolSpec, core: float, gpus: float) -> Demand:
     """What one pool asks for; what the spec leaves open depends on the cluster."""
-    pool = wanted.get(adapter, PoolSpec())
     actor_gpus = pool.gpus if pool.gpus is not None else float(gpus >= 1)
     # an actor with a GPU computes there: it takes no CPU from the tasks that feed it
-    actor_cpus = 0.0 if actor_gpus else min(1.0, _for_actors(cpus))
+    actor_cpus = 0.0 if actor_gpus else core
     return (pool.cpus if pool.cpus is not None else actor_cpus, actor_gpus, pool.min)
+
+
+def _core(node_cpus: float) -> float:
+    """What an actor that computes on one core takes in Ray's books: a little less than 1.
+
+    Tasks that read, prepare and write take little of a core, so every core of a node may have an
+    actor; in the books a node must still have room for two tasks beside its actors.
+    """
+    actors = max(1, math.floor(node_cpus))
+    return math.floor(1e4 * min(1.0, _for_actors(node_cpus) / actors)) / 1e4
 
 
 def _demand_possible(pool: str, demand: Demand, cpus: float, gpus: float) -> None:
