@@ -49,6 +49,7 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
     _add_embed(commands)
+    _add_benchmark(commands)
     show = commands.add_parser("show", help="print what a dataset holds")
     show.add_argument("uri", help="root of the dataset")
     show.add_argument("--version", type=int, help="a snapshot; the newest by default")
@@ -116,6 +117,45 @@ def _add_checkpoint(commands: "argparse._SubParsersAction[argparse.ArgumentParse
     verify.set_defaults(command=_checkpoint_verify)
 
 
+def _add_benchmark(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    benchmark = commands.add_parser(
+        "benchmark", help="measure how fast a checkpoint embeds on this device"
+    )
+    benchmark.add_argument("model", help="a directory, an object-store URL or a hub id")
+    benchmark.add_argument(
+        "--address",
+        default="none",
+        help="none (default): this process; or a Ray to measure one device of: local, auto, "
+        "ray://host:port",
+    )
+    benchmark.add_argument("--adapter", help="which to merge; the first by default")
+    benchmark.add_argument("--dtype", default="auto", help="auto, float32 or bfloat16")
+    benchmark.add_argument(
+        "--token-budget", type=_positive, help="tokens of a pack; measured by default"
+    )
+    benchmark.add_argument(
+        "--multi",
+        action=argparse.BooleanOptionalAction,
+        default=True,
+        help="make multi-vectors beside the single vectors",
+    )
+    benchmark.add_argument(
+        "--seconds", type=float, default=10.0, help="about how long each mix is repeated"
+    )
+    benchmark.add_argument("--price", type=float, help="of the device for an hour, in any currency")
+    benchmark.add_argument(
+        "--output", default="./benchmark", help="where benchmark.json and benchmark.png go"
+    )
+    benchmark.set_defaults(command=_benchmark)
+
+
+def _positive(text: str) -> int:
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"{text} is below 1")
+    return value
+
+
 def _embed(arguments: argparse.Namespace) -> None:
     from pipeline.spec_file import load_spec
 
@@ -124,6 +164,12 @@ def _embed(arguments: argparse.Namespace) -> None:
     from jobs.embed import run
 
     run(spec, arguments.address, arguments.json)
+
+
+def _benchmark(arguments: argparse.Namespace) -> None:
+    from jobs.benchmark import run
+
+    run(arguments)
 
 
 def _show(arguments: argparse.Namespace) -> None:

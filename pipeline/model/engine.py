@@ -90,6 +90,7 @@ class Engine:
         self.dtype = pick_dtype(dtype, self.device)
         kernel = choose_kernel(attention, self.device, self.dtype)
         self.compiled = self.device.type == "cuda" if compiled is None else compiled
+        self.attention = kernel.name
         self.meter = Meter(device=self.device)
         self.backbone = Backbone(
             checkpoint,
@@ -118,6 +119,10 @@ class Engine:
         if self._budget.is_known and self.compiled:
             self._probe(SMALLEST)
         self._budget.tokens(self._probe)
+
+    def cost(self, item: PreparedItem) -> int:
+        """Tokens and image patches of an item: what the budget counts."""
+        return self._stager.cost(item)
 
     def switch(self, adapter: str) -> None:
         """Merge another adapter into the same base weights."""
@@ -175,7 +180,7 @@ class Engine:
         self, items: Sequence[PreparedItem], wanted: Outputs, faults: dict[int, RowError]
     ) -> Iterator[_Flight]:
         """Each pack's vectors; the next pack is always under way before the last is waited for."""
-        costs = [self._stager.cost(item) for item in items]
+        costs = [self.cost(item) for item in items]
         # a call that fits the smallest pack needs no budget, so none is measured for it
         budget = self.token_budget if sum(costs) > SMALLEST else SMALLEST
         waiting = deque(pack(costs, budget))

@@ -111,7 +111,10 @@ class Processor:
             RowError: it cannot be decoded, is too large, or too long and thin.
         """
         pixels = decode(image) if isinstance(image, bytes) else to_rgb(image)
-        pixels = resize(pixels, self.bounds)
+        return self.resized(resize(pixels, self.bounds))
+
+    def resized(self, pixels: Pixels) -> PreparedItem:
+        """Prepare an image that has its final size."""
         pads = pixels.shape[0] * pixels.shape[1] // self.bounds.factor**2
         ids = [*self._before_pads, *[self._pad] * pads, *self._after_pads]
         return PreparedItem(token_ids=np.array(ids, dtype=np.int32), pixels=pixels, truncated=False)
