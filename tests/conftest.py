@@ -9,6 +9,7 @@ from pathlib import Path
 import fsspec
 import pytest
 import s3fs
+import torch
 from hypothesis import settings
 from moto.server import ThreadedMotoServer
 
@@ -19,6 +20,9 @@ from pipeline.model.random_checkpoint import write_random_checkpoint
 # what a host remembers between runs (token budgets, copies of checkpoints) is kept below the home:
 # the user's own is left alone, by this process and by those it starts
 os.environ["HOME"] = tempfile.mkdtemp(prefix="nightjar-home-")
+
+# tiny models gain nothing from a second thread, and lose much where both cores are taken
+torch.set_num_threads(1)
 
 settings.register_profile("nightjar", deadline=None, max_examples=25)
 settings.load_profile("nightjar")

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator, StrMethodFormatter
 
 from pipeline.benchmark.measure import Measurement
 
@@ -22,6 +23,8 @@ def draw(measurement: Measurement, file: Path) -> None:
     ]
     rates.bar_label(bars, labels=labels, padding=4, fontsize=8)
     rates.set_xlim(0, max(tokens) * 1.6)
+    rates.xaxis.set_major_locator(MaxNLocator(4))
+    rates.xaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
     rates.set_xlabel("tokens each second")
     shares.barh(names, [100.0] * len(mixes), color=_BEST)
     filled = shares.barh(names, [100 * mix.ceiling_share for mix in mixes], color=_BAR)

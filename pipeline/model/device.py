@@ -52,7 +52,8 @@ def name_of(device: torch.device) -> str:
     if device.type == "cuda":
         gigabytes = torch.cuda.get_device_properties(device).total_memory / 2**30
         return f"{torch.cuda.get_device_name(device)} of {gigabytes:.0f} GiB"
-    return f"{platform.machine()} CPU with {torch.get_num_threads()} threads"
+    threads = torch.get_num_threads()
+    return f"{platform.machine()} CPU with {threads} thread{'s' if threads > 1 else ''}"
 
 
 def free_memory(device: torch.device) -> int:
