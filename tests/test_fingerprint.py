@@ -27,6 +27,7 @@ def test_the_fingerprint_changes_with_whatever_decides_a_vector(
         "max_length": _fingerprint(_with("model.max_length", 512)),
         "max_pixels": _fingerprint(_with("model.max_pixels", 100_000)),
         "dim": _fingerprint(_with("output.single.dim", 1024)),
+        "two dims": _fingerprint(_with("output.single.dim", [2048, 256])),
         "single dtype": _fingerprint(_with("output.single.dtype", "float16")),
         "no single": _fingerprint(_with("output.single", None)),
         "multi dtype": _fingerprint(_with("output.multi.dtype", "float32")),

@@ -11,6 +11,9 @@ import pyarrow as pa
 import pytest
 
 from pipeline import Embedder, open_dataset
+from pipeline.model.engine import Engine
+from pipeline.model.outputs import Outputs
+from pipeline.model.staging import Pack
 from pipeline.storage import Folder
 from tests.jobs import (
     TASKS,
@@ -279,3 +282,52 @@ def test_without_ray_no_cluster_is_started(
     monkeypatch.setattr("ray.init", _no_ray)
     spec = write_spec(tmp_path, tiny_checkpoint, write_images(tmp_path / "pages"))
     assert embed(spec) == 0
+
+
+def test_several_sizes_give_a_column_each_from_the_one_pass(
+    tmp_path: Path, tiny_checkpoint: Path
+) -> None:
+    output = {"uri": str(tmp_path / "out"), "single": {"dim": [64, 16], "dtype": "float16"}}
+    source = write_parquet(tmp_path / "a.parquet")
+    assert embed(write_spec(tmp_path, tiny_checkpoint, source, output)) == 0
+    dataset = open_dataset(str(tmp_path / "out"))
+    columns = [f.name for f in dataset.schema if f.name.startswith(("embedding", "multi"))]
+    assert columns == ["embedding_64", "embedding_16"]
+    assert dataset.schema.metadata[b"dim"] == b"64,16"
+    table = dataset.to_table()
+    full, short = (np.stack(table[name].to_numpy()).astype(np.float32) for name in columns)
+    cut = full[:, :16] / np.linalg.norm(full[:, :16], axis=1, keepdims=True)
+    np.testing.assert_allclose(short, cut, rtol=0, atol=1e-3)
+    assert np.abs(short - full[:, :16]).max() > 1e-2, "the short ones are normalised again"
+
+
+def test_a_list_of_one_size_is_a_column_named_by_it(tmp_path: Path, tiny_checkpoint: Path) -> None:
+    output = {"uri": str(tmp_path / "out"), "single": {"dim": [32]}}
+    source = write_parquet(tmp_path / "a.parquet")
+    assert embed(write_spec(tmp_path, tiny_checkpoint, source, output)) == 0
+    field = open_dataset(str(tmp_path / "out")).schema.field("embedding_32")
+    assert field.type == pa.list_(pa.float32(), 32)
+
+
+def test_rows_that_do_not_fit_the_memory_are_quarantined_and_their_neighbours_are_not(
+    tmp_path: Path, tiny_checkpoint: Path, monkeypatch: pytest.MonkeyPatch, capsys: Captured
+) -> None:
+    vectors = Engine._vectors
+
+    def cramped(self: Engine, staged: Pack, wanted: Outputs) -> object:
+        # no CPU runs out of memory on demand
+        if staged.longest > 40:
+            raise MemoryError
+        return vectors(self, staged, wanted)
+
+    monkeypatch.setattr(Engine, "_vectors", cramped)
+    source = write_parquet(tmp_path / "a.parquet", body=["one", "many " * 60, "", "four"])
+    assert embed(write_spec(tmp_path, tiny_checkpoint, source)) == 0
+    assert [row["id"] for row in _rows(tmp_path / "out")] == [10, 13]
+    aside = open_dataset(str(tmp_path / "out")).quarantine().to_pylist()
+    assert [(row["id"], row["reason"], row["stage"]) for row in aside] == [
+        (11, "oom", "embed"),
+        (12, "empty_input", "prepare"),
+    ]
+    assert "tokens and image patches do not fit the memory of" in aside[0]["message"]
+    assert "2 quarantined (1 oom, 1 empty_input)" in capsys.readouterr().out

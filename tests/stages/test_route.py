@@ -175,3 +175,22 @@ def test_threads_are_the_whole_cpus_of_an_actor() -> None:
     wanted = {"code": PoolSpec(cpus=2.5, max=1)}
     (pool,) = choose_pools({"code": 1}, wanted, cpus=4, gpus=0)
     assert pool.threads == math.floor(2.5)
+
+
+@given(
+    nodes=st.lists(st.integers(1, 64), min_size=1, max_size=6),
+    rows=st.dictionaries(st.sampled_from(ADAPTERS), st.integers(1, 10**7), min_size=1),
+)
+def test_every_core_of_a_cpu_cluster_computes_and_every_node_has_room_for_tasks(
+    nodes: list[int], rows: dict[str, int]
+) -> None:
+    same = [min(nodes)] * len(nodes)
+    total = float(sum(same))
+    pools = choose_pools(rows, {}, cpus=total, gpus=0, node_cpus=float(min(nodes)))
+    actors = sum(pool.size for pool in pools)
+    assert actors >= total, "an actor for each core"
+    assert all(pool.threads == 1 for pool in pools)
+    each = pools[0].cpus
+    held = math.floor(min(nodes) / each + 1e-9)
+    assert held >= min(nodes)
+    assert min(nodes) - min(nodes) * each + 1e-9 >= 2 * TASK_CPUS
