@@ -7,6 +7,7 @@ everything that could change the answer.
 """
 
 import json
+import logging
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -15,6 +16,8 @@ import torch
 
 from pipeline import durable
 from pipeline.model.device import is_out_of_memory, release_memory
+
+logger = logging.getLogger(__name__)
 
 BUDGETS = ".cache/nightjar/token-budgets.json"
 """Where a host remembers, below the home directory."""
@@ -105,17 +108,22 @@ def _has_room_to_double(device: torch.device) -> bool:
 
 def _recall(key: str) -> int | None:
     found = _remembered().get(key)
-    return found if isinstance(found, int) and found > 0 else None
+    return found if type(found) is int and found > 0 else None
 
 
 def _remember(key: str, tokens: int) -> None:
-    durable.put(Path.home() / BUDGETS, json.dumps(_remembered() | {key: tokens}, indent=1).encode())
+    known = json.dumps(_remembered() | {key: tokens}, indent=1)
+    try:
+        durable.put(Path.home() / BUDGETS, known.encode())
+    except (OSError, RuntimeError) as error:
+        # a container may have no home, or one that cannot be written to
+        logger.warning("the token budget will be measured again next time: %s", error)
 
 
 def _remembered() -> dict[str, object]:
     try:
         found = json.loads((Path.home() / BUDGETS).read_bytes())
-    except (OSError, ValueError):
-        # not there yet, or not ours: it is only a memory
+    except (OSError, ValueError, RuntimeError):
+        # no home, not there yet, or not ours: it is only a memory
         return {}
     return found if isinstance(found, dict) else {}

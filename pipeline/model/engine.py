@@ -181,8 +181,9 @@ class Engine:
     ) -> Iterator[_Flight]:
         """Each pack's vectors; the next pack is always under way before the last is waited for."""
         costs = [self.cost(item) for item in items]
-        # a call that fits the smallest pack needs no budget, so none is measured for it
-        budget = self.token_budget if sum(costs) > SMALLEST else SMALLEST
+        # a call that fits the smallest pack is not worth measuring a budget for
+        needs_budget = self._budget.is_known or sum(costs) > SMALLEST
+        budget = self.token_budget if needs_budget else SMALLEST
         waiting = deque(pack(costs, budget))
         last: _Flight | None = None
         ahead: Pack | None = None

