@@ -1,7 +1,8 @@
 """Texts and pages against the reference's own `encode_text` and `encode_image`.
 
 Each output alone costs the reference one pass and both cost it two; ours gives both in one. The
-vectors of all items are compared before anything is timed.
+vectors of some items are compared before anything is timed. What padding costs depends on how the
+lengths fall into batches of 8: 256 texts pad 2.87 times, 20,000 of them 2.91 times, 48 only 2.4.
 """
 
 from collections.abc import Sequence
@@ -23,12 +24,14 @@ from benchmarks.setting import (
 from benchmarks.timing import interleave
 
 REFERENCE = "reference, batches of 8 as they come"
+_COMPARED = 16
+"""Items whose vectors are compared."""
 
 
 def main(arguments: Sequence[str] | None = None) -> Path:
     """Measure, print a table, and return the record's file."""
     made = parser(__doc__)
-    made.add_argument("--texts", type=int, default=48)
+    made.add_argument("--texts", type=int, default=256)
     made.add_argument("--pages", type=int, default=8)
     parsed = made.parse_args(arguments)
     options = options_of(parsed)
@@ -60,9 +63,10 @@ def _compare(
 ) -> list[Comparison]:
     """Single vectors alone, then both outputs."""
     encode = peer.encode_text if what == "texts" else peer.encode_image
-    found = ours.embed(items, multi=True)
-    single = difference(list(found.single), encode(items, multi=False))
-    multi = difference(found.multi, encode(items, multi=True))
+    some = items[:_COMPARED]
+    found = ours.embed(some, multi=True)
+    single = difference(list(found.single), encode(some, multi=False))
+    multi = difference(found.multi, encode(some, multi=True))
     differences = {REFERENCE: {"single": single, "multi": multi}}
     demand_agreement(differences, options.dtype)
 

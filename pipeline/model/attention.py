@@ -45,6 +45,8 @@ class Kernel:
     """The computation."""
     bounds_on_host: bool
     """Whether it reads the bounds on the CPU, whatever device the rest is on."""
+    compiles: bool
+    """Whether layers that call it are compiled as one graph, with it as one node."""
 
     @property
     def registered(self) -> str:
@@ -267,7 +269,13 @@ def kernel_named(name: str) -> Kernel:
         "flex": lambda: _flex,
         "runs": lambda: _attend_runs,
     }
-    return _register(Kernel(name=name, attend=made[name](), bounds_on_host=name == "runs"))
+    kernel = Kernel(
+        name=name,
+        attend=made[name](),
+        bounds_on_host=name == "runs",
+        compiles=name in ("varlen", "runs"),
+    )
+    return _register(kernel)
 
 
 def choose_kernel(name: str, device: torch.device, dtype: torch.dtype) -> Kernel:

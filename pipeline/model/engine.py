@@ -79,7 +79,7 @@ class Engine:
             device: a torch device, or auto: CUDA when there is one, else the CPU.
             dtype: float32, bfloat16, or auto: bfloat16 on CUDA, float32 on a CPU.
             token_budget: tokens and image patches of one forward pass; None to measure it.
-            compiled: whether to compile the layers; None for yes on CUDA, no on a CPU.
+            compiled: whether to compile the layers; None for yes on CUDA where the kernel allows.
             attention: the kernel, or auto: see `pipeline.model.attention`.
 
         Raises:
@@ -89,7 +89,8 @@ class Engine:
         self.device = pick_device(device)
         self.dtype = pick_dtype(dtype, self.device)
         kernel = choose_kernel(attention, self.device, self.dtype)
-        self.compiled = self.device.type == "cuda" if compiled is None else compiled
+        by_default = self.device.type == "cuda" and kernel.compiles
+        self.compiled = by_default if compiled is None else compiled
         self.attention = kernel.name
         self.meter = Meter(device=self.device)
         self.backbone = Backbone(

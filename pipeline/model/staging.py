@@ -2,7 +2,7 @@
 
 Everything the forward pass needs to know of its items (positions, bounds, spans, windows) is worked
 out here on the host, so the pass itself never waits for the device. On CUDA the copies go through
-pinned memory on a stream of their own, in both directions; on a CPU nothing is copied.
+pinned memory on streams of their own, one for each direction; on a CPU nothing is copied.
 
 Legend: T tokens of a pack, S sequences, G spans and gaps between them, B items, M image pads (one
 for each merged patch), N image patches.
@@ -78,9 +78,8 @@ class Courier:
 
     def __init__(self, device: torch.device) -> None:
         self.device = device
-        # torch does not type its streams and events
-        make: Any = torch.cuda.Stream
-        self._stream = make(device) if device.type == "cuda" else None
+        # two, since what comes back waits for its computation and must not hold up what goes there
+        self._there, self._back = _stream(device), _stream(device)
 
     def send(self, array: NDArray[Any]) -> Tensor:
         """An array to the device; `arrived` must come before it is read."""
@@ -89,26 +88,26 @@ class Courier:
     def send_joined(self, arrays: Sequence[NDArray[np.uint8]]) -> Tensor:
         """Arrays, flattened and joined, to the device."""
         size = sum(array.size for array in arrays)
-        joined = torch.empty(size, dtype=torch.uint8, pin_memory=self._stream is not None)
+        joined = torch.empty(size, dtype=torch.uint8, pin_memory=self._there is not None)
         np.concatenate([array.reshape(-1) for array in arrays], out=joined.numpy())
         return self._sent(joined)
 
     def arrived(self) -> None:
         """Let the device's computations wait for what has been sent so far."""
-        if self._stream is not None:
-            torch.cuda.current_stream(self.device).wait_stream(self._stream)
+        if self._there is not None:
+            torch.cuda.current_stream(self.device).wait_stream(self._there)
 
     def fetch(self, tensor: Tensor) -> Callable[[], NDArray[Any]]:
         """Start to bring a result back; the call waits for it."""
-        if self._stream is None:
+        if self._back is None:
             return tensor.numpy
-        self._stream.wait_stream(torch.cuda.current_stream(self.device))
-        with torch.cuda.stream(self._stream):
+        self._back.wait_stream(torch.cuda.current_stream(self.device))
+        with torch.cuda.stream(self._back):
             landed = torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=True)
             landed.copy_(tensor, non_blocking=True)
-            done = self._stream.record_event()
+            done = self._back.record_event()
         # its memory must not be given to another tensor before the copy is made
-        tensor.record_stream(self._stream)
+        tensor.record_stream(self._back)
 
         def wait() -> NDArray[Any]:
             done.synchronize()
@@ -117,13 +116,18 @@ class Courier:
         return wait
 
     def _sent(self, host: Tensor) -> Tensor:
-        if self._stream is None:
+        if self._there is None:
             return host
         pinned = host if host.is_pinned() else host.pin_memory()
-        with torch.cuda.stream(self._stream):
+        with torch.cuda.stream(self._there):
             sent = pinned.to(self.device, non_blocking=True)
         sent.record_stream(torch.cuda.current_stream(self.device))
         return sent
+
+
+def _stream(device: torch.device) -> Any:
+    """A stream of its own on CUDA, which torch does not type; None elsewhere."""
+    return torch.cuda.Stream(device) if device.type == "cuda" else None  # type: ignore[no-untyped-call]
 
 
 class Stager:
