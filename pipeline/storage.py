@@ -6,7 +6,6 @@ put-if-absent, that must really be atomic: fsspec's own `create` on local files 
 writes, and lets several writers win, so `file://` creates by hard link here.
 """
 
-import contextlib
 import hashlib
 import os
 import posixpath
@@ -20,6 +19,7 @@ from typing import Any, BinaryIO, cast
 
 import fsspec
 import pyarrow.fs as pafs
+from filelock import FileLock
 from fsspec import AbstractFileSystem
 from fsspec.utils import get_protocol
 
@@ -164,12 +164,13 @@ def local_copy(uri: str, cache: Path) -> Path:
         raise SourceError(f"no object below {uri!r}")
     listing = "\n".join(f"{o.uri} {o.size} {o.etag}" for o in objects)
     target = cache / hashlib.sha256(listing.encode()).hexdigest()[:32]
-    if not target.is_dir():
-        cache.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=cache) as temporary:
-            at.filesystem.get(at.path, f"{temporary}/copy", recursive=True)
-            # of several workers on one host that copy at once, the first to rename wins
-            with contextlib.suppress(OSError):
+    cache.mkdir(parents=True, exist_ok=True)
+    # of several workers on one host one copies and the others wait for it; a lock of a process that
+    # dies is free again
+    with FileLock(f"{target}.lock"):
+        if not target.is_dir():
+            with tempfile.TemporaryDirectory(dir=cache) as temporary:
+                at.filesystem.get(at.path, f"{temporary}/copy", recursive=True)
                 os.rename(f"{temporary}/copy", target)
     return target
 

@@ -4,11 +4,14 @@ import contextlib
 import os
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import pytest
+import s3fs
 
 from pipeline.errors import OutputError, SourceError
 from pipeline.storage import (
@@ -245,6 +248,29 @@ def test_a_folder_of_objects_is_copied_once_and_again_when_it_changes(
     assert sorted(os.listdir(tmp_path / "cache")) == sorted({copy.name, other.name})
     with pytest.raises(SourceError, match="no object below"):
         local_copy(f"{bucket}/absent", tmp_path / "cache")
+
+
+def test_workers_that_start_together_fetch_one_copy(
+    bucket: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Folder(f"{bucket}/checkpoint").put("weights", b"heavy")
+    fetched: list[str] = []
+    get = s3fs.S3FileSystem.get
+
+    def counted(self: s3fs.S3FileSystem, *arguments: Any, **more: Any) -> Any:
+        fetched.append("copy")
+        # long enough for all others to have come
+        time.sleep(0.3)
+        return get(self, *arguments, **more)
+
+    monkeypatch.setattr(s3fs.S3FileSystem, "get", counted)
+    with ThreadPoolExecutor(6) as workers:
+        found = workers.map(
+            lambda _: local_copy(f"{bucket}/checkpoint", tmp_path / "cache"), range(6)
+        )
+        copies = set(found)
+    assert fetched == ["copy"]
+    assert [(copy / "weights").read_bytes() for copy in copies] == [b"heavy"]
 
 
 def test_a_local_folder_is_used_where_it_is(tmp_path: Path) -> None:

@@ -36,6 +36,7 @@ class Embedder:
         dtype: str = "auto",
         max_length: int | None = None,
         max_pixels: int | None = None,
+        token_budget: int | None = None,
     ) -> "Embedder":
         """Load a checkpoint with the adapter of a task.
 
@@ -46,6 +47,7 @@ class Embedder:
             dtype: auto, float32 or bfloat16.
             max_length: tokens a text is cut to, prefix included; None for 32768.
             max_pixels: bound of a resized image; None for the checkpoint's own.
+            token_budget: tokens and image patches of one forward pass; None to measure it.
 
         Raises:
             CheckpointError: the checkpoint is missing, incomplete or not of the official layout.
@@ -53,7 +55,8 @@ class Embedder:
         """
         checkpoint = open_checkpoint(path)
         processor = Processor(checkpoint, max_length=max_length, max_pixels=max_pixels)
-        engine = Engine(checkpoint, task_named(task).adapter, device=device, dtype=dtype)
+        adapter = task_named(task).adapter
+        engine = Engine(checkpoint, adapter, device=device, dtype=dtype, token_budget=token_budget)
         return cls(processor, engine, task)
 
     def embed(
