@@ -1,10 +1,10 @@
 """Object storage: one winner per create, whole objects only, and listings that can be relied on."""
 
+import asyncio
 import contextlib
 import os
 import sys
 import threading
-import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -255,15 +255,15 @@ def test_workers_that_start_together_fetch_one_copy(
 ) -> None:
     Folder(f"{bucket}/checkpoint").put("weights", b"heavy")
     fetched: list[str] = []
-    get = s3fs.S3FileSystem.get
+    get = s3fs.S3FileSystem._get
 
-    def counted(self: s3fs.S3FileSystem, *arguments: Any, **more: Any) -> Any:
+    async def counted(self: s3fs.S3FileSystem, *arguments: Any, **more: Any) -> Any:
         fetched.append("copy")
         # long enough for all others to have come
-        time.sleep(0.3)
-        return get(self, *arguments, **more)
+        await asyncio.sleep(0.3)
+        return await get(self, *arguments, **more)
 
-    monkeypatch.setattr(s3fs.S3FileSystem, "get", counted)
+    monkeypatch.setattr(s3fs.S3FileSystem, "_get", counted)
     with ThreadPoolExecutor(6) as workers:
         found = workers.map(
             lambda _: local_copy(f"{bucket}/checkpoint", tmp_path / "cache"), range(6)
