@@ -253,7 +253,6 @@ def test_a_folder_of_objects_is_copied_once_and_again_when_it_changes(
 def test_workers_that_start_together_fetch_one_copy(
     bucket: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    Folder(f"{bucket}/checkpoint").put("weights", b"heavy")
     fetched: list[str] = []
     get = s3fs.S3FileSystem._get
 
@@ -263,7 +262,9 @@ def test_workers_that_start_together_fetch_one_copy(
         await asyncio.sleep(0.3)
         return await get(self, *arguments, **more)
 
+    # before the first client is made, which binds its methods
     monkeypatch.setattr(s3fs.S3FileSystem, "_get", counted)
+    Folder(f"{bucket}/checkpoint").put("weights", b"heavy")
     with ThreadPoolExecutor(6) as workers:
         found = workers.map(
             lambda _: local_copy(f"{bucket}/checkpoint", tmp_path / "cache"), range(6)
