@@ -1,17 +1,15 @@
 """Object storage: one winner per create, whole objects only, and listings that can be relied on."""
 
-import asyncio
 import contextlib
 import os
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
 
 import pytest
-import s3fs
 
 from pipeline.errors import OutputError, SourceError
 from pipeline.storage import (
@@ -253,24 +251,23 @@ def test_a_folder_of_objects_is_copied_once_and_again_when_it_changes(
 def test_workers_that_start_together_fetch_one_copy(
     bucket: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    fetched: list[str] = []
-    get = s3fs.S3FileSystem._get
-
-    async def counted(self: s3fs.S3FileSystem, *arguments: Any, **more: Any) -> Any:
-        fetched.append("copy")
-        # long enough for all others to have come
-        await asyncio.sleep(0.3)
-        return await get(self, *arguments, **more)
-
-    # before the first client is made, which binds its methods
-    monkeypatch.setattr(s3fs.S3FileSystem, "_get", counted)
     Folder(f"{bucket}/checkpoint").put("weights", b"heavy")
+    made: list[str] = []
+    rename = os.rename
+
+    def counted(copy: str, target: Path) -> None:
+        made.append(copy)
+        # long enough for all others to have come
+        time.sleep(0.3)
+        rename(copy, target)
+
+    monkeypatch.setattr(os, "rename", counted)
     with ThreadPoolExecutor(6) as workers:
         found = workers.map(
             lambda _: local_copy(f"{bucket}/checkpoint", tmp_path / "cache"), range(6)
         )
         copies = set(found)
-    assert fetched == ["copy"]
+    assert len(made) == 1
     assert [(copy / "weights").read_bytes() for copy in copies] == [b"heavy"]
 
 
