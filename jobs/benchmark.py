@@ -36,6 +36,8 @@ class Request:
     """auto, float32 or bfloat16."""
     token_budget: int | None
     """None to measure it."""
+    compiled: bool | None
+    """Whether torch compiles the layers; None for the default of the device."""
     multi: bool
     """Whether to make multi-vectors too."""
     seconds: float
@@ -49,6 +51,7 @@ def run(arguments: argparse.Namespace) -> None:
         adapter=arguments.adapter,
         dtype=arguments.dtype,
         token_budget=arguments.token_budget,
+        compiled=arguments.compile,
         multi=arguments.multi,
         seconds=arguments.seconds,
     )
@@ -86,6 +89,7 @@ def measure_here(request: Request, threads: int | None = None) -> Measurement:
         request.adapter or checkpoint.task_names[0],
         dtype=request.dtype,
         token_budget=request.token_budget,
+        compiled=request.compiled,
     )
     return measure(checkpoint, engine, multi=request.multi, seconds=request.seconds)
 

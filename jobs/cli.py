@@ -134,6 +134,11 @@ def _add_benchmark(commands: "argparse._SubParsersAction[argparse.ArgumentParser
         "--token-budget", type=_positive, help="tokens of a pack; measured by default"
     )
     benchmark.add_argument(
+        "--compile",
+        action=argparse.BooleanOptionalAction,
+        help="have torch compile the layers; on GPUs by default",
+    )
+    benchmark.add_argument(
         "--multi",
         action=argparse.BooleanOptionalAction,
         default=True,

@@ -213,6 +213,10 @@ class ComputeSpec(Section):
     token_budget: Literal["auto"] | Annotated[int, Field(ge=1)] = Field(
         "auto", description="a whole number of tokens of one forward pass, or auto"
     )
+    compile: Literal["auto"] | bool = Field(
+        "auto",
+        description="true or false: whether torch compiles the layers, or auto for yes on GPUs",
+    )
     unit_rows: Literal["auto"] | Annotated[int, Field(ge=1)] = Field(
         "auto", description="a whole number of rows of one unit of work, or auto"
     )

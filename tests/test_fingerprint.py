@@ -51,6 +51,7 @@ def test_the_fingerprint_changes_with_whatever_decides_a_vector(
         ("source.keep", ["title"]),
         ("output.uri", "./elsewhere"),
         ("compute.token_budget", 512),
+        ("compute.compile", True),
         ("compute.unit_rows", 3),
         ("compute.pools", {}),
     ],

@@ -121,6 +121,7 @@ MISTAKES = [
     ("output.multi", "float16", "output.multi", "{dtype}, or null"),
     ("compute.token_budget", 0, "compute.token_budget", "a whole number of tokens"),
     ("compute.token_budget", "much", "compute.token_budget", "a whole number of tokens"),
+    ("compute.compile", "always", "compute.compile", "true or false"),
     ("compute.pools", {"search": {}}, "compute.pools", "retrieval, code, text-matching"),
     ("compute.pools", {"code": {"min": 0}}, "compute.pools.code.min", "at least 1"),
     ("compute.pools", {"code": {"gpus": -1}}, "compute.pools.code.gpus", "a fraction allowed"),

@@ -52,6 +52,8 @@ class Recipe:
     """What the network computes in, `auto` resolved."""
     token_budget: int | None
     """Of one forward pass; None for the default of the device."""
+    compiled: bool | None
+    """Whether torch compiles the layers; None for the default of the device."""
     sources: tuple[SourceSpec, ...]
     """All sources of the spec."""
     kept: tuple[pa.Field, ...]
@@ -102,6 +104,7 @@ class Recipe:
             max_pixels=spec.model.max_pixels,
             dtype=dtype,
             token_budget=budget if isinstance(budget, int) else None,
+            compiled=None if spec.compute.compile == "auto" else spec.compute.compile,
             sources=tuple(s.located([absolute(uri) for uri in s.uris]) for s in spec.sources),
             kept=plan.kept,
             vectors=tuple(vectors),
@@ -142,6 +145,7 @@ class Recipe:
             device=device,
             dtype=self.dtype,
             token_budget=self.token_budget,
+            compiled=self.compiled,
         )
         engine.warm_up()
         return Embed(engine, self.id_type, self.kept, self.vectors)

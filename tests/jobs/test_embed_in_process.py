@@ -9,6 +9,7 @@ import pandas as pd
 import polars as pl
 import pyarrow as pa
 import pytest
+from torch import nn
 
 from pipeline import Embedder, open_dataset
 from pipeline.model.engine import Engine
@@ -331,3 +332,19 @@ def test_rows_that_do_not_fit_the_memory_are_quarantined_and_their_neighbours_ar
     ]
     assert "tokens and image patches do not fit the memory of" in aside[0]["message"]
     assert "2 quarantined (1 oom, 1 empty_input)" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(("wanted", "compiled"), [("auto", False), ("true", True)])
+def test_layers_are_compiled_when_the_spec_says_so(
+    tmp_path: Path,
+    tiny_checkpoint: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    wanted: str,
+    compiled: bool,
+) -> None:
+    layers: list[object] = []
+    # what compiling gives is tested in tests/model; here, whether it is asked for
+    monkeypatch.setattr(nn.Module, "compile", lambda self, **_: layers.append(self))
+    spec = write_spec(tmp_path, tiny_checkpoint, write_parquet(tmp_path / "a.parquet"))
+    assert embed(spec, "--set", f"compute.compile={wanted}") == 0
+    assert bool(layers) == compiled
