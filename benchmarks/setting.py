@@ -21,12 +21,12 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from pipeline.model.device import DTYPES
 from pipeline.model.geometry import TINY, Geometry
 from pipeline.model.random_checkpoint import write_random_checkpoint
 
 CACHE = Path(__file__).parent / ".cache"
 TASK, ADAPTER, PREFIX = "retrieval.passage", "retrieval", "Passage: "
-DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 OURS = "nightjar"
 
 MIDDLE = Geometry(

@@ -157,12 +157,16 @@ class SingleSpec(Section):
     )
     dtype: Literal["float32", "float16"] = Field("float32", description="float32 or float16")
 
+    @property
+    def dims(self) -> tuple[int | None, ...]:
+        """All sizes; None is the full one."""
+        return tuple(self.dim) if isinstance(self.dim, list) else (self.dim,)
+
     @validate_model(mode="after")
     def _is_without_repeats(self) -> "SingleSpec":
-        if isinstance(self.dim, list):
-            repeated = [dim for dim in self.dim if self.dim.count(dim) > 1]
-            if repeated:
-                raise ValueError(f"dim: {repeated[0]} is there twice")
+        repeated = [dim for dim in self.dims if self.dims.count(dim) > 1]
+        if repeated:
+            raise ValueError(f"dim: {repeated[0]} is there twice")
         return self
 
 

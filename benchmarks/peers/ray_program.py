@@ -20,7 +20,8 @@ from transformers import AutoModel, AutoTokenizer
 
 from benchmarks.peers import sentence_transformer
 from benchmarks.peers.merged_decoder import PROJECTOR
-from benchmarks.setting import DTYPES, PREFIX
+from benchmarks.setting import PREFIX
+from pipeline.model.device import DTYPES
 
 Batch = dict[str, Any]
 

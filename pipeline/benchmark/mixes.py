@@ -11,7 +11,7 @@ import numpy as np
 
 from pipeline.model.checkpoint import Checkpoint
 from pipeline.model.images import fit
-from pipeline.model.processor import PreparedItem, Processor
+from pipeline.model.processor import PreparedItem, Processor, random_text
 
 LOGNORMAL = {"median": 200, "sigma": 1.0, "least": 16, "most": 2048}
 """Lengths of the mixed texts, in tokens: what passages of a corpus look like."""
@@ -37,15 +37,11 @@ class Mix:
 
 def mixes_for(checkpoint: Checkpoint) -> tuple[Mix, ...]:
     """The mixes, in the order of the table."""
-    known = min(checkpoint.text_config["vocab_size"], 1000)
-
-    def text(length: int, generator: np.random.Generator) -> PreparedItem:
-        ids = generator.integers(known, size=length, dtype=np.int32)
-        return PreparedItem(token_ids=ids, pixels=None, truncated=False)
 
     def mixed(generator: np.random.Generator) -> PreparedItem:
         drawn = generator.lognormal(np.log(LOGNORMAL["median"]), LOGNORMAL["sigma"])
-        return text(int(np.clip(drawn, LOGNORMAL["least"], LOGNORMAL["most"])), generator)
+        length = int(np.clip(drawn, LOGNORMAL["least"], LOGNORMAL["most"]))
+        return random_text(checkpoint, length, generator)
 
     processor = Processor(checkpoint)
     height, width = fit(*PAGE, processor.bounds)
@@ -54,7 +50,7 @@ def mixes_for(checkpoint: Checkpoint) -> tuple[Mix, ...]:
         return processor.resized(generator.integers(256, size=(height, width, 3), dtype=np.uint8))
 
     fixed = tuple(
-        Mix(name=f"texts of {length} tokens", draw=partial(text, length))
+        Mix(name=f"texts of {length} tokens", draw=partial(random_text, checkpoint, length))
         for length in (128, 512, 2048)
     )
     return (

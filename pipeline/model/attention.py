@@ -70,8 +70,7 @@ def _attend_runs(
     """
     if query_Thd.is_cuda:
         # enable_gqa rules out the memory-efficient kernel there, and what is left is quadratic
-        groups = query_Thd.shape[1] // key_Tkd.shape[1]
-        key_Tkd, value_Tkd = (t.repeat_interleave(groups, dim=1) for t in (key_Tkd, value_Tkd))
+        key_Tkd, value_Tkd = _for_each_head(query_Thd, key_Tkd, value_Tkd)
     attended_Thd = torch.empty_like(query_Thd, memory_format=torch.contiguous_format)
     start = 0
     for length, run in groupby(bounds.diff().tolist()):
@@ -102,6 +101,12 @@ def _shape_of_runs(
     return torch.empty_like(query_Thd, memory_format=torch.contiguous_format)
 
 
+def _for_each_head(query_Thd: Tensor, key_Tkd: Tensor, value_Tkd: Tensor) -> tuple[Tensor, Tensor]:
+    """Keys and values repeated to one for each query head, for kernels without grouped heads."""
+    groups = query_Thd.shape[1] // key_Tkd.shape[1]
+    return key_Tkd.repeat_interleave(groups, dim=1), value_Tkd.repeat_interleave(groups, dim=1)
+
+
 def _varlen() -> Attend:
     """Torch's own; older releases spell out neither grouped heads nor the number of splits."""
     from torch.nn.attention.varlen import varlen_attn
@@ -121,8 +126,7 @@ def _varlen() -> Attend:
         scale: float,
     ) -> Tensor:
         if not grouped:
-            groups = query_Thd.shape[1] // key_Tkd.shape[1]
-            key_Tkd, value_Tkd = (t.repeat_interleave(groups, 1) for t in (key_Tkd, value_Tkd))
+            key_Tkd, value_Tkd = _for_each_head(query_Thd, key_Tkd, value_Tkd)
         attended_Thd = varlen_attn(
             query_Thd,
             key_Tkd,

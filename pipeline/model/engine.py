@@ -37,7 +37,7 @@ from pipeline.model.meter import Meter
 from pipeline.model.outputs import VECTOR_DTYPES, Embeddings, Outputs
 from pipeline.model.packing import pack
 from pipeline.model.pooling import cut, multi_vectors, single_vectors
-from pipeline.model.processor import PreparedItem
+from pipeline.model.processor import PreparedItem, random_text
 from pipeline.model.staging import Courier, Pack, Stager
 
 _PROBE_TEXT = 512
@@ -274,11 +274,10 @@ class Engine:
     @torch.inference_mode()
     def _probe(self, tokens: int) -> None:
         """Run a pack of texts of that many tokens in all, with everything that may be wanted."""
-        known = min(self._checkpoint.text_config["vocab_size"], 1000)
-        ids = np.random.default_rng(0).integers(known, size=(tokens // _PROBE_TEXT, _PROBE_TEXT))
+        generator = np.random.default_rng(0)
         items = [
-            PreparedItem(token_ids=row.astype(np.int32), pixels=None, truncated=False)
-            for row in ids
+            random_text(self._checkpoint, _PROBE_TEXT, generator)
+            for _ in range(tokens // _PROBE_TEXT)
         ]
         staged = self._stager.stage(items)
         self._courier.arrived()

@@ -120,6 +120,15 @@ class Processor:
         return PreparedItem(token_ids=np.array(ids, dtype=np.int32), pixels=pixels, truncated=False)
 
 
+def random_text(
+    checkpoint: Checkpoint, tokens: int, generator: np.random.Generator
+) -> PreparedItem:
+    """A text of random token ids: the network's speed does not depend on which they are."""
+    known = min(checkpoint.text_config["vocab_size"], 1000)
+    ids = generator.integers(known, size=tokens, dtype=np.int32)
+    return PreparedItem(token_ids=ids, pixels=None, truncated=False)
+
+
 def _read_tokenizer(file: Path) -> Tokenizer:
     try:
         tokenizer = Tokenizer.from_file(str(file))

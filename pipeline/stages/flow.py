@@ -91,8 +91,7 @@ class Recipe:
         )
         described = {"fingerprint": made_by, "compute_dtype": dtype}
         if single is not None:
-            sizes = single.dim if isinstance(single.dim, list) else [single.dim]
-            described |= {"dim": ",".join(map(str, sizes)), "dtype": single.dtype}
+            described |= {"dim": ",".join(map(str, single.dims)), "dtype": single.dtype}
         if multi is not None:
             described |= {"multi_dim": str(checkpoint.multi_vector_dim), "multi_dtype": multi.dtype}
         local = Path(spec.model.path).expanduser().is_dir()
@@ -179,8 +178,7 @@ def _settled(spec: JobSpec, checkpoint: Checkpoint) -> JobSpec:
     """The job with what it leaves to the checkpoint written out: null and the value are one."""
     single = spec.output.single
     if single is not None:
-        wanted = single.dim if isinstance(single.dim, list) else [single.dim]
-        sizes = [checkpoint.demand_dim(dim, "output.single.dim") for dim in wanted]
+        sizes = [checkpoint.demand_dim(dim, "output.single.dim") for dim in single.dims]
         dims = sizes if isinstance(single.dim, list) else sizes[0]
         single = single.model_copy(update={"dim": dims})
     bound = spec.model.max_pixels or checkpoint.pixel_bounds[1]
