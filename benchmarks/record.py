@@ -11,12 +11,12 @@ import platform
 import subprocess
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 from benchmarks.setting import Options
 from benchmarks.timing import Timings, ratios
+from pipeline.versions import installed
 
 RESULTS = Path(__file__).parent / "results"
 
@@ -86,7 +86,7 @@ def describe_run(name: str, options: Options, config: Mapping[str, object]) -> d
         "command": f"python -m benchmarks.{name} {options.spelled()}",
         "config": options.as_json() | dict(config),
         "hardware": _hardware(),
-        "versions": _versions(),
+        "versions": installed(_RECORDED),
         "git": _git(),
     }
 
@@ -129,16 +129,6 @@ def _hardware() -> dict[str, object]:
         # tells how far the machine was shared at the end of the run
         "load_average": [round(load, 2) for load in os.getloadavg()],
     }
-
-
-def _versions() -> dict[str, str]:
-    found = {"python": platform.python_version()}
-    for name in _RECORDED:
-        try:
-            found[name] = version(name)
-        except PackageNotFoundError:
-            continue
-    return found
 
 
 def _git() -> dict[str, object]:

@@ -6,13 +6,11 @@ of it is measured: a GPU when there is one, else the CPUs of a node.
 
 import argparse
 import json
-import platform
 import shlex
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +18,7 @@ from rich.console import Console
 from rich.table import Table
 
 from pipeline.benchmark.measure import Measurement, MixResult
+from pipeline.versions import installed
 
 RESULT, CHART = "benchmark.json", "benchmark.png"
 
@@ -157,9 +156,6 @@ def _record(request: Request, measurement: Measurement, price: float | None) -> 
         "command": shlex.join(["nightjar", *sys.argv[1:]]),
         "model": request.model,
         "price_per_hour": price,
-        "versions": {
-            "python": platform.python_version(),
-            **{name: version(name) for name in ("nightjar", "torch", "transformers")},
-        },
+        "versions": installed(("nightjar", "torch", "transformers")),
         **record,
     }

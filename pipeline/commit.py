@@ -9,11 +9,9 @@ import datetime
 import hashlib
 import io
 import json
-import platform
 import uuid
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict
-from importlib.metadata import PackageNotFoundError, version
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -35,6 +33,7 @@ from pipeline.dataset import (
 from pipeline.errors import CommitConflict, ConservationError, OutputError, RunError
 from pipeline.schema import difference
 from pipeline.storage import Folder
+from pipeline.versions import installed
 from pipeline.work import Receipt, WorkUnit, tally
 
 _RECORDED = ("nightjar", "ray", "torch", "transformers", "pyarrow", "pillow")
@@ -152,7 +151,7 @@ def commit(
         fingerprint=fingerprint,
         source_digest=source_digest,
         created_at=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-        versions=_software(),
+        versions=installed(_RECORDED),
     )
     return _append(folder, entry)
 
@@ -220,13 +219,3 @@ def _manifest_bytes(receipts: Sequence[Receipt]) -> bytes:
     buffer = io.BytesIO()
     pq.write_table(pa.Table.from_pylist(rows, MANIFEST_SCHEMA), buffer, compression="zstd")
     return buffer.getvalue()
-
-
-def _software() -> dict[str, str]:
-    found = {"python": platform.python_version()}
-    for name in _RECORDED:
-        try:
-            found[name] = version(name)
-        except PackageNotFoundError:
-            continue
-    return found
