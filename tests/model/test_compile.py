@@ -15,8 +15,9 @@ from torch import nn
 
 from pipeline.model.checkpoint import Checkpoint, open_checkpoint
 from pipeline.model.engine import Engine
-from pipeline.model.processor import PreparedItem, Processor
+from pipeline.model.processor import PreparedItem
 from pipeline.tasks import ADAPTERS
+from tests.model.mixtures import mixture
 
 
 class Captured:
@@ -50,20 +51,9 @@ def checkpoint(tiny_checkpoint: Path) -> Checkpoint:
     return open_checkpoint(tiny_checkpoint)
 
 
-def mixture(checkpoint: Checkpoint, seed: int, count: int) -> list[PreparedItem]:
-    """Texts and images of random sizes; every third is an image."""
-    generator = np.random.default_rng(seed)
-    processor = Processor(checkpoint)
-    items = []
-    for at in range(count):
-        if at % 3 == 2:
-            height, width = (int(side) * 28 for side in generator.integers(2, 12, size=2))
-            pixels = generator.integers(256, size=(height, width, 3), dtype=np.uint8)
-            items.append(processor.resized(pixels))
-        else:
-            ids = generator.integers(50, size=generator.integers(1, 200), dtype=np.int32)
-            items.append(PreparedItem(token_ids=ids, pixels=None, truncated=False))
-    return items
+def items_of(checkpoint: Checkpoint, seed: int, count: int) -> list[PreparedItem]:
+    """Every third is an image."""
+    return mixture(checkpoint, seed, count, every=3, tokens=(1, 200), sides=(2, 12))
 
 
 def test_compiled_layers_give_the_same_and_are_compiled_once(
@@ -74,7 +64,7 @@ def test_compiled_layers_give_the_same_and_are_compiled_once(
     for seed, adapter in enumerate([*ADAPTERS, ADAPTERS[0]]):
         plain.switch(adapter)
         compiled.switch(adapter)
-        items = mixture(checkpoint, seed, count=3 + 4 * seed)
+        items = items_of(checkpoint, seed, count=3 + 4 * seed)
         one, other = plain.embed(items, multi=True), compiled.embed(items, multi=True)
         np.testing.assert_allclose(one.single, other.single, rtol=0, atol=1e-6)
         for left, right in zip(one.multi, other.multi, strict=True):
@@ -86,5 +76,5 @@ def test_compiled_layers_give_the_same_and_are_compiled_once(
 def test_nothing_is_compiled_on_a_cpu_unless_asked_for(
     checkpoint: Checkpoint, captured: Captured
 ) -> None:
-    Engine(checkpoint, ADAPTERS[0], token_budget=1500).embed(mixture(checkpoint, 0, 3))
+    Engine(checkpoint, ADAPTERS[0], token_budget=1500).embed(items_of(checkpoint, 0, 3))
     assert captured.graphs == 0

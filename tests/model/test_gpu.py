@@ -13,8 +13,9 @@ import torch
 from pipeline.model.checkpoint import Checkpoint, open_checkpoint
 from pipeline.model.engine import Engine
 from pipeline.model.outputs import Embeddings
-from pipeline.model.processor import PreparedItem, Processor
+from pipeline.model.processor import PreparedItem
 from pipeline.tasks import ADAPTERS
+from tests.model.mixtures import mixture
 from tests.model.parity_checkpoints import GEOMETRIES, write_checkpoint
 
 pytestmark = [
@@ -36,20 +37,9 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOME", str(tmp_path))
 
 
-def mixture(checkpoint: Checkpoint, count: int = 60) -> list[PreparedItem]:
+def items_of(checkpoint: Checkpoint, count: int = 60) -> list[PreparedItem]:
     """Texts of 3 to 900 tokens, and an image after every third."""
-    generator = np.random.default_rng(0)
-    processor = Processor(checkpoint)
-    items = []
-    for at in range(count):
-        if at % 4 == 3:
-            height, width = (int(side) * 28 for side in generator.integers(3, 9, size=2))
-            pixels = generator.integers(256, size=(height, width, 3), dtype=np.uint8)
-            items.append(processor.resized(pixels))
-        else:
-            ids = generator.integers(50, size=generator.integers(3, 900), dtype=np.int32)
-            items.append(PreparedItem(token_ids=ids, pixels=None, truncated=False))
-    return items
+    return mixture(checkpoint, 0, count, every=4, tokens=(3, 900), sides=(3, 9))
 
 
 def on_cpu(checkpoint: Checkpoint, items: list[PreparedItem]) -> Embeddings:
@@ -70,7 +60,7 @@ def demand_close(found: Embeddings, right: Embeddings, single: float, multi: flo
 def test_bfloat16_is_close_to_float32_on_a_cpu(
     checkpoint: Checkpoint, compiled: bool, multi_dtype: str
 ) -> None:
-    items = mixture(checkpoint)
+    items = items_of(checkpoint)
     # several packs in flight, and one of a few items at the end
     engine = Engine(checkpoint, ADAPTERS[0], device="cuda", token_budget=4096, compiled=compiled)
     found = engine.embed(items, multi=True, multi_dtype=multi_dtype)
@@ -81,7 +71,7 @@ def test_bfloat16_is_close_to_float32_on_a_cpu(
 
 @pytest.mark.parametrize("attention", ["auto", "runs"])
 def test_float32_equals_float32_on_a_cpu(checkpoint: Checkpoint, attention: str) -> None:
-    items = mixture(checkpoint, count=24)
+    items = items_of(checkpoint, count=24)
     engine = Engine(
         checkpoint,
         ADAPTERS[0],
@@ -99,7 +89,7 @@ def test_float32_equals_float32_on_a_cpu(checkpoint: Checkpoint, attention: str)
 
 def test_many_calls_give_the_same_bits(checkpoint: Checkpoint) -> None:
     # a copy that is read before it has arrived would show here, now and then
-    items = mixture(checkpoint)
+    items = items_of(checkpoint)
     engine = Engine(checkpoint, ADAPTERS[0], device="cuda", token_budget=2048)
     first = engine.embed(items, multi=True)
     for _ in range(20):
@@ -109,7 +99,7 @@ def test_many_calls_give_the_same_bits(checkpoint: Checkpoint) -> None:
 
 
 def test_switching_back_and_forth_gives_the_same_bits(checkpoint: Checkpoint) -> None:
-    items = mixture(checkpoint, count=12)
+    items = items_of(checkpoint, count=12)
     engine = Engine(checkpoint, ADAPTERS[0], device="cuda", token_budget=4096)
     found: dict[str, np.ndarray] = {}
     for adapter in (*ADAPTERS, *ADAPTERS[::-1], *ADAPTERS):
@@ -121,7 +111,7 @@ def test_switching_back_and_forth_gives_the_same_bits(checkpoint: Checkpoint) ->
 def test_memory_that_runs_out_lowers_the_budget_and_changes_no_vector(
     checkpoint: Checkpoint,
 ) -> None:
-    items = mixture(checkpoint)
+    items = items_of(checkpoint)
     engine = Engine(checkpoint, ADAPTERS[0], device="cuda", token_budget=10**6, compiled=False)
     right = engine.embed(items, multi=True)
     torch.cuda.empty_cache()
@@ -142,6 +132,6 @@ def test_the_budget_is_found_and_a_maximal_text_passes_alone(checkpoint: Checkpo
     longest = PreparedItem(
         token_ids=np.arange(32_768, dtype=np.int32) % 50, pixels=None, truncated=False
     )
-    found = engine.embed([longest, *mixture(checkpoint, count=3)], multi=True)
+    found = engine.embed([longest, *items_of(checkpoint, count=3)], multi=True)
     assert len(found.multi[0]) == 32_768
     np.testing.assert_allclose(np.linalg.norm(found.single, axis=1), 1, atol=1e-5)
