@@ -23,6 +23,8 @@ CpuClock = Callable[[], float]
 Program = Callable[[], object]
 
 _LOOK_SECONDS = 0.2
+_TICK_SECONDS = 0.01
+"""Of the CPU clock of other processes: a tiny run may be shorter."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,7 +34,7 @@ class Timing:
     wall: float
     """Seconds on the wall."""
     cpu: float
-    """CPU seconds of all its threads and, with a `TreeClock`, all its processes."""
+    """CPU seconds of all its threads and, with a `TreeClock`, all its processes; a tick at least."""
     others: float
     """CPU seconds that everybody else on the machine took meanwhile."""
 
@@ -123,7 +125,7 @@ def _timed(program: Program, cpu_clock: CpuClock) -> Timing:
     wall, cpu, machine = time.perf_counter(), cpu_clock(), _machine_cpu()
     program()
     wall, cpu, machine = time.perf_counter() - wall, cpu_clock() - cpu, _machine_cpu() - machine
-    return Timing(wall=wall, cpu=cpu, others=max(0.0, machine - cpu))
+    return Timing(wall=wall, cpu=max(cpu, _TICK_SECONDS), others=max(0.0, machine - cpu))
 
 
 def _machine_cpu() -> float:
@@ -146,5 +148,4 @@ def ratios(timings: Timings, baseline: str) -> dict[str, Ratio]:
 
 
 def _median_ratio(values: Sequence[float], base: Sequence[float]) -> float:
-    # a tiny run may be shorter than the CPU clock's tick
-    return statistics.median(v / max(b, 1e-6) for v, b in zip(values, base, strict=True))
+    return statistics.median(v / b for v, b in zip(values, base, strict=True))

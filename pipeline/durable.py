@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 
-def put(path: Path, data: bytes) -> None:
+def put(path: Path, data: bytes | memoryview) -> None:
     """Write the file, replacing any.
 
     Raises:
@@ -34,7 +34,7 @@ def create(path: Path, data: bytes) -> None:
 
 
 @contextmanager
-def _written_beside(path: Path, data: bytes) -> Iterator[Path]:
+def _written_beside(path: Path, data: bytes | memoryview) -> Iterator[Path]:
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.parent / f".{uuid.uuid4().hex}.tmp"
     try:

@@ -205,13 +205,14 @@ class Folder:
         """
         return cast(bytes, self.filesystem.cat_file(self.path(name)))
 
-    def put(self, name: str, data: bytes) -> None:
+    def put(self, name: str, data: bytes | memoryview) -> None:
         """Put a whole object, replacing any; a local one appears at once, under its name."""
         with _store_errors(f"{self.uri}/{name}"):
             if self._at.protocol == "file":
                 durable.put(Path(self.path(name)), data)
             else:
-                self.filesystem.pipe_file(self.path(name), data)
+                # the clients of the stores take nothing but bytes
+                self.filesystem.pipe_file(self.path(name), bytes(data))
 
     def create(self, name: str, data: bytes) -> None:
         """Put a whole object if none is there; of several at once, one wins.

@@ -19,7 +19,8 @@ from pipeline.model.random_checkpoint import write_random_checkpoint
 
 # what a host remembers between runs (token budgets, copies of checkpoints) is kept below the home:
 # the user's own is left alone, by this process and by those it starts
-os.environ["HOME"] = tempfile.mkdtemp(prefix="nightjar-home-")
+_home = tempfile.TemporaryDirectory(prefix="nightjar-home-")
+os.environ["HOME"] = _home.name
 
 # tiny models gain nothing from a second thread, and lose much where both cores are taken
 torch.set_num_threads(1)

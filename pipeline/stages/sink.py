@@ -78,7 +78,7 @@ class Sink:
         buffer = pa.BufferOutputStream()
         with pa.ipc.new_file(buffer, table.schema) as writer:
             writer.write_table(table.combine_chunks())
-        data = buffer.getvalue().to_pybytes()
+        data = memoryview(buffer.getvalue())
         path = f"{kind}/{self._generation}/{unit}-{uuid.uuid4().hex}.arrow"
         self._folder.put(path, data)
         return WrittenFile(

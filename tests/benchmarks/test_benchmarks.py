@@ -180,6 +180,11 @@ def test_programs_take_turns_and_each_turn_starts_with_another() -> None:
     assert [len(runs) for runs in timings.values()] == [3, 3, 3]
 
 
+def test_a_program_shorter_than_the_cpu_clocks_tick_still_has_a_ratio() -> None:
+    timings = interleave({"ours": lambda: None, "theirs": lambda: None}, 1, lambda: 0.0)
+    assert ratios(timings, "ours")["theirs"].cpu == 1
+
+
 def test_a_ratio_is_the_median_of_the_turns() -> None:
     def runs(*walls: float) -> list[Timing]:
         return [Timing(wall=wall, cpu=2 * wall, others=0) for wall in walls]
