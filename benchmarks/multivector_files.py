@@ -1,8 +1,9 @@
 """Writing and reading multi-vectors: our two formats, Ray Data's writer, pyarrow's nested Parquet.
 
 Ours are measured with all they do in a job: the sink's sha256 and its flush to the disk for each
-file, the export's check of every sha256, the commit. The others only write. Every format's numbers
-are read back and compared bit by bit; MB are 10^6 bytes of float16 numbers, before any compression.
+file, the export's check of every sha256, the commit. The others only write, and so does Arrow's own
+IPC writer, which is here to show what the sink adds to the format. Every format's numbers are read
+back and compared bit by bit; MB are 10^6 bytes of float16 numbers, before any compression.
 """
 
 import os
@@ -31,6 +32,7 @@ from pipeline.stages.sink import Sink
 from pipeline.storage import Folder
 
 IPC, EXPORT = "nightjar, Arrow IPC", "nightjar, Parquet export"
+FORMAT_ALONE = "pyarrow, Arrow IPC"
 RAY, NESTED = "Ray Data, write_parquet", "pyarrow, nested Parquet"
 RAY_FILES = "pyarrow, what Ray Data wrote"
 _DIM = 128
@@ -70,6 +72,10 @@ class Bench:
         """From a committed dataset, as `nightjar export` does."""
         to_parquet(open_dataset(str(self.written[IPC])), str(self._new(EXPORT)))
 
+    def write_format_alone(self) -> None:
+        """The same format, and neither sha256 nor flush nor commit."""
+        vector_files.write_ipc(self.plain, self._new(FORMAT_ALONE))
+
     def write_ray(self) -> None:
         """Ray Data's own writer."""
         vector_files.write_ray(self.held, self._new(RAY))
@@ -106,7 +112,7 @@ class Bench:
 def main(arguments: Sequence[str] | None = None) -> Path:
     """Measure, print a table, and return the record's file."""
     made = parser(__doc__)
-    made.add_argument("--rows", type=int, default=1024, help="items, of about 330 vectors each")
+    made.add_argument("--rows", type=int, default=4096, help="items, of about 330 vectors each")
     parsed = made.parse_args(arguments)
     options = options_of(parsed)
     rows, median = (300, 20) if options.quick else (parsed.rows, 200)
@@ -142,6 +148,7 @@ def _compare(
     writers: dict[str, Callable[[], object]] = {
         IPC: bench.write_ipc,
         EXPORT: bench.write_export,
+        FORMAT_ALONE: bench.write_format_alone,
         RAY: bench.write_ray,
         NESTED: bench.write_nested,
     }
