@@ -8,10 +8,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from benchmarks.corpus import Lengths, count_tokens, make_texts
+from benchmarks.ours import Ours
 from benchmarks.record import Comparison, write_result
 from benchmarks.setting import (
-    ADAPTER,
-    TASK,
+    COMPILED,
+    OURS,
     checkpoint,
     demand_agreement,
     difference,
@@ -19,13 +20,6 @@ from benchmarks.setting import (
     parser,
 )
 from benchmarks.timing import interleave
-from pipeline.model.checkpoint import open_checkpoint
-from pipeline.model.embedder import Embedder
-from pipeline.model.engine import Engine
-from pipeline.model.processor import Processor
-
-PLAIN, COMPILED = "as they are", "compiled"
-_BUDGET = 2048
 
 
 def main(arguments: Sequence[str] | None = None) -> Path:
@@ -37,37 +31,25 @@ def main(arguments: Sequence[str] | None = None) -> Path:
     directory = checkpoint(options)
     lengths = Lengths(median=24, longest=96) if options.quick else Lengths()
     texts = make_texts(directory, 9 if options.quick else parsed.texts, lengths, options.seed)
-    opened = open_checkpoint(directory)
-
-    def door(*, compiled: bool) -> Embedder:
-        engine = Engine(
-            opened,
-            ADAPTER,
-            device="cpu",
-            dtype=options.dtype,
-            token_budget=_BUDGET,
-            compiled=compiled,
-        )
-        return Embedder(Processor(opened), engine, TASK)
-
-    plain, compiled = door(compiled=False), door(compiled=True)
+    plain, compiled = Ours(directory, options), Ours(directory, options, compiled=True)
     started = time.perf_counter()
-    found = compiled.embed(texts)
+    found = compiled.embed(texts, multi=False).single
     first = time.perf_counter() - started
-    differences = {COMPILED: {"single": difference([plain.embed(texts).single], [found.single])}}
+    expected = plain.embed(texts, multi=False).single
+    differences = {COMPILED: {"single": difference([expected], [found])}}
     demand_agreement(differences, options.dtype)
     programs = {
-        PLAIN: lambda: plain.embed(texts),
-        COMPILED: lambda: compiled.embed(texts),
+        OURS: lambda: plain.embed(texts, multi=False),
+        COMPILED: lambda: compiled.embed(texts, multi=False),
     }
     comparison = Comparison(
         name="texts, single vectors",
-        baseline=PLAIN,
+        baseline=OURS,
         timings=interleave(programs, options.repeats),
         work={"items": len(texts), "tokens": sum(count_tokens(directory, texts))},
         differences=differences,
     )
-    config = {"texts": len(texts), "token_budget": _BUDGET, "first_call_seconds": first}
+    config = {"texts": len(texts), "first_call_seconds": first}
     return write_result("compiled_layers", options, [comparison], config)
 
 

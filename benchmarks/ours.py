@@ -8,14 +8,18 @@ from pathlib import Path
 
 from benchmarks.setting import ADAPTER, TASK, Options
 from pipeline.model.checkpoint import open_checkpoint
-from pipeline.model.embedder import Embedder, Embeddings, Engine
+from pipeline.model.embedder import Embedder, Embeddings
+from pipeline.model.engine import Engine
+from pipeline.model.processor import Processor
 
 
 class Ours:
     """An `Embedder` on the CPU."""
 
-    def __init__(self, directory: Path, options: Options) -> None:
-        self._embedder = Embedder.load(directory, task=TASK, device="cpu", dtype=options.dtype)
+    def __init__(self, directory: Path, options: Options, *, compiled: bool = False) -> None:
+        checkpoint = open_checkpoint(directory)
+        engine = Engine(checkpoint, ADAPTER, device="cpu", dtype=options.dtype, compiled=compiled)
+        self._embedder = Embedder(Processor(checkpoint), engine, TASK)
 
     def embed(self, items: Sequence[str | bytes], *, multi: bool) -> Embeddings:
         """Both outputs come from one pass when `multi` is asked for."""

@@ -27,7 +27,7 @@ from pipeline.model.random_checkpoint import write_random_checkpoint
 
 CACHE = Path(__file__).parent / ".cache"
 TASK, ADAPTER, PREFIX = "retrieval.passage", "retrieval", "Passage: "
-OURS = "nightjar"
+OURS, COMPILED = "nightjar", "nightjar, compile: true"
 
 MIDDLE = Geometry(
     hidden=512,

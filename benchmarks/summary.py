@@ -43,14 +43,19 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--results", type=Path, default=RESULTS)
     folder = parser.parse_args(arguments).results
-    lines = list(_lines(folder))
-    print("| what | dtype | program | beside | wall | CPU |\n|---|---|---|---|---|---|")
-    for line in lines:
-        print(
-            f"| {line.comparison} | {line.dtype} | {line.program} | {line.baseline} "
-            f"| {line.wall:.2f} | {line.cpu:.2f} |"
-        )
-    _draw(lines, folder / CHART)
+    print(table(folder))
+    _draw(list(_lines(folder)), folder / CHART)
+
+
+def table(folder: Path) -> str:
+    """The newest results of a folder as Markdown."""
+    heading = "| what | dtype | program | beside | wall | CPU |\n|---|---|---|---|---|---|"
+    rows = (
+        f"| {line.comparison} | {line.dtype} | {line.program} | {line.baseline} "
+        f"| {line.wall:.2f} | {line.cpu:.2f} |"
+        for line in _lines(folder)
+    )
+    return "\n".join([heading, *rows])
 
 
 def _lines(folder: Path) -> Iterator[Line]:

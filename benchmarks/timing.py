@@ -34,7 +34,7 @@ class Timing:
     wall: float
     """Seconds on the wall."""
     cpu: float
-    """CPU seconds of all its threads and, with a `TreeClock`, all its processes; a tick at least."""
+    """CPU seconds of its threads and, with a `TreeClock`, all its processes; a tick at least."""
     others: float
     """CPU seconds that everybody else on the machine took meanwhile."""
 

@@ -13,6 +13,8 @@ from pathlib import Path
 import pytest
 import yaml
 
+from benchmarks import summary
+from benchmarks.record import RESULTS
 from jobs.cli import main
 from pipeline.spec import JobSpec
 from pipeline.spec_file import load_spec
@@ -120,3 +122,7 @@ def test_the_tasks_table_is_the_vocabulary() -> None:
 
     for task in TASKS.values():
         assert f"| `{task.name}` | {task.adapter} | `{task.prefix}` |" in README
+
+
+def test_the_table_of_speeds_says_what_was_measured() -> None:
+    assert summary.table(RESULTS) in README

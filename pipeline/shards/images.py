@@ -6,7 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pyarrow as pa
 
 from pipeline.errors import Reason
-from pipeline.shards.shape import Inspected, SourceRow, count_adapters, rows_per_unit, to_table
+from pipeline.shards.shape import Inspected, SourceRow, UnitSize, count_adapters, to_table
 from pipeline.spec import SourceSpec
 from pipeline.storage import StoredObject, base_directory, locate, read_object
 from pipeline.work import Segment
@@ -17,10 +17,10 @@ _CONCURRENT_READS = 8
 
 
 def inspect(
-    source: SourceSpec, index: int, files: Sequence[StoredObject], unit_rows: int | None
+    source: SourceSpec, index: int, files: Sequence[StoredObject], unit_size: UnitSize
 ) -> Inspected:
     """Plan a folder: files in listing order, some of them in each segment."""
-    step = rows_per_unit(source, unit_rows)
+    step = unit_size.rows_of(source)
     found = Inspected(unit_rows=step, id_type=pa.string())
     for first in range(0, len(files), step):
         chosen = tuple(files[first : first + step])

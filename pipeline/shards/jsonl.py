@@ -16,9 +16,9 @@ from pipeline.shards.references import base_of, read_images
 from pipeline.shards.shape import (
     Inspected,
     SourceRow,
+    UnitSize,
     count_adapters,
     infer_type,
-    rows_per_unit,
     to_table,
 )
 from pipeline.spec import SourceSpec
@@ -28,16 +28,14 @@ from pipeline.work import Segment
 SUFFIXES = (".jsonl", ".ndjson")
 
 
-def inspect(
-    source: SourceSpec, index: int, shard: StoredObject, unit_rows: int | None
-) -> Inspected:
+def inspect(source: SourceSpec, index: int, shard: StoredObject, unit_size: UnitSize) -> Inspected:
     """Plan a shard by reading its lines once.
 
     Raises:
         SourceError: no line has a mapped column, or a column mixes types.
     """
     scan = _Scan(source, shard)
-    step = rows_per_unit(source, unit_rows)
+    step = unit_size.rows_of(source)
     found = Inspected(unit_rows=step)
     for first in range(0, len(scan.stops), step):
         stops = scan.stops[first : first + step]

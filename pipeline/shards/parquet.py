@@ -17,7 +17,7 @@ from pipeline.errors import Reason, RowError, SourceError
 from pipeline.schema import source_schema
 from pipeline.shards.cells import is_bytes, is_text, plain, plain_type, valid_text
 from pipeline.shards.references import base_of, read_images
-from pipeline.shards.shape import Inspected, count_adapters, rows_per_unit
+from pipeline.shards.shape import Inspected, UnitSize, count_adapters
 from pipeline.spec import SourceSpec
 from pipeline.storage import StoredObject, open_object
 from pipeline.work import Segment
@@ -25,9 +25,7 @@ from pipeline.work import Segment
 SUFFIXES = (".parquet", ".pq")
 
 
-def inspect(
-    source: SourceSpec, index: int, shard: StoredObject, unit_rows: int | None
-) -> Inspected:
+def inspect(source: SourceSpec, index: int, shard: StoredObject, unit_size: UnitSize) -> Inspected:
     """Plan a shard from its footer, and its routing column if there is one.
 
     Raises:
@@ -40,7 +38,7 @@ def inspect(
             metadata = file.metadata
             sizes = [metadata.row_group(i).num_rows for i in range(metadata.num_row_groups)]
             total = sum(metadata.row_group(i).total_byte_size for i in range(len(sizes)))
-            rows = rows_per_unit(source, unit_rows, total / max(1, sum(sizes)))
+            rows = unit_size.rows_of(source, total / max(1, sum(sizes)))
             found = Inspected(
                 unit_rows=rows,
                 id_type=plain_type(schema.field(source.id or "").type),

@@ -24,6 +24,32 @@ IMAGE_UNIT_BYTES, TEXT_UNIT_BYTES = 64 << 20, 4 << 20
 text are about a million tokens: 256 MB of multi-vectors in float16."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class UnitSize:
+    """How large a unit of work may be."""
+
+    rows: int | None
+    """Rows asked for; None for what memory and the modality suggest."""
+    max_pixels: int
+    """Bound of a resized image."""
+
+    def rows_of(self, source: SourceSpec, row_bytes: float = 0.0) -> int:
+        """Rows of a unit.
+
+        Args:
+            source: what it is read from.
+            row_bytes: mean size of a row's encoded input; 0 where the shard does not say.
+        """
+        if self.rows is not None:
+            return self.rows
+        if source.maps_image:
+            most, most_bytes = IMAGE_UNIT_ROWS, IMAGE_UNIT_BYTES
+            most = min(most, UNIT_PIXEL_BYTES // (3 * self.max_pixels))
+        else:
+            most, most_bytes = TEXT_UNIT_ROWS, TEXT_UNIT_BYTES
+        return max(1, min(most, int(most_bytes // row_bytes)) if row_bytes else most)
+
+
 @dataclass(kw_only=True)
 class Inspected:
     """What planning learns of one shard."""
@@ -38,21 +64,6 @@ class Inspected:
     """Of the ids; null when the shard has no row to tell."""
     kept: dict[str, pa.DataType] = field(default_factory=dict)
     """Of the kept columns; null likewise."""
-
-
-def rows_per_unit(source: SourceSpec, wanted: int | None, row_bytes: float = 0.0) -> int:
-    """How many rows a unit has: as asked for, else by modality and the size of a row."""
-    if wanted is not None:
-        return wanted
-    rows = IMAGE_UNIT_ROWS if source.maps_image else TEXT_UNIT_ROWS
-    most = IMAGE_UNIT_BYTES if source.maps_image else TEXT_UNIT_BYTES
-    return max(1, min(rows, int(most // row_bytes))) if row_bytes else rows
-
-
-def rows_of_pixels(source: SourceSpec, max_pixels: int) -> int | None:
-    """Rows of a unit that large images leave; None where they are no reason for fewer."""
-    rows = max(1, UNIT_PIXEL_BYTES // (3 * max_pixels))
-    return rows if source.maps_image and rows < IMAGE_UNIT_ROWS else None
 
 
 def count_adapters(source: SourceSpec, tasks: Iterable[str | None] | int) -> Counter[str]:

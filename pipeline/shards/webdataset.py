@@ -22,8 +22,8 @@ from pipeline.shards.images import SUFFIXES as IMAGE_SUFFIXES
 from pipeline.shards.shape import (
     Inspected,
     SourceRow,
+    UnitSize,
     infer_type,
-    rows_per_unit,
     to_table,
 )
 from pipeline.spec import SourceSpec
@@ -67,9 +67,7 @@ class Sample:
         return parsed if isinstance(parsed, dict) else {}
 
 
-def inspect(
-    source: SourceSpec, index: int, shard: StoredObject, unit_rows: int | None
-) -> Inspected:
+def inspect(source: SourceSpec, index: int, shard: StoredObject, unit_size: UnitSize) -> Inspected:
     """Plan a shard by walking its headers; only members that hold columns are read.
 
     Raises:
@@ -86,7 +84,7 @@ def inspect(
     except tarfile.TarError as error:
         raise SourceError(f"{shard.uri} cannot be read as an uncompressed tar: {error}") from error
     _demand_columns(source, samples, shard)
-    step = rows_per_unit(source, unit_rows)
+    step = unit_size.rows_of(source)
     found = Inspected(unit_rows=step, id_type=pa.string())
     for first in range(0, len(samples), step):
         chosen = samples[first : first + step]

@@ -14,7 +14,7 @@ import pyarrow as pa
 
 from pipeline.errors import SourceError
 from pipeline.shards import INSPECTORS, SUFFIXES, images
-from pipeline.shards.shape import Inspected, agree, rows_of_pixels
+from pipeline.shards.shape import Inspected, UnitSize, agree
 from pipeline.spec import JobSpec, SourceSpec
 from pipeline.storage import StoredObject, list_objects
 from pipeline.work import WorkUnit
@@ -58,11 +58,11 @@ def plan_work(spec: JobSpec, max_pixels: int) -> Plan:
         SourceError: nothing to read, or something that cannot be read as the spec says.
     """
     wanted = spec.compute.unit_rows
+    unit_size = UnitSize(rows=None if wanted == "auto" else wanted, max_pixels=max_pixels)
     inspected: list[tuple[str, SourceSpec, Inspected]] = []
     for index, source in enumerate(spec.sources):
-        unit_rows = wanted if isinstance(wanted, int) else rows_of_pixels(source, max_pixels)
         shards = _list(source)
-        inspected += [(name, source, f) for name, f in _inspect(source, index, shards, unit_rows)]
+        inspected += [(name, source, f) for name, f in _inspect(source, index, shards, unit_size)]
     units = [unit for _, source, found in inspected for unit in _units(source, found)]
     if not units:
         raise SourceError(
@@ -103,14 +103,14 @@ def _list(source: SourceSpec) -> list[StoredObject]:
 
 
 def _inspect(
-    source: SourceSpec, index: int, shards: Sequence[StoredObject], unit_rows: int | None
+    source: SourceSpec, index: int, shards: Sequence[StoredObject], unit_size: UnitSize
 ) -> Iterator[tuple[str, Inspected]]:
     if source.format == "images":
-        yield source.uris[0], images.inspect(source, index, shards, unit_rows)
+        yield source.uris[0], images.inspect(source, index, shards, unit_size)
         return
     inspect = INSPECTORS[source.format]
     with ThreadPoolExecutor(_CONCURRENT_INSPECTIONS) as pool:
-        found = pool.map(lambda shard: inspect(source, index, shard, unit_rows), shards)
+        found = pool.map(lambda shard: inspect(source, index, shard, unit_size), shards)
         yield from zip((shard.uri for shard in shards), found, strict=True)
 
 
