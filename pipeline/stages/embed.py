@@ -4,7 +4,7 @@ Legend: B items, T_i tokens of item i, D size of a vector of a multi-vector.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from threading import Lock
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pyarrow as pa
@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from pipeline.errors import RowError
 from pipeline.model.engine import Engine
+from pipeline.model.outputs import Embeddings
 from pipeline.model.processor import PreparedItem
 from pipeline.schema import embedded_schema
 
@@ -39,7 +40,8 @@ class Embed:
             vectors: the vector columns wanted, from `vector_fields`.
         """
         self._engine = engine
-        self._device = Lock()
+        # always the same thread: torch keeps threads, and the allocator memory, for each that calls
+        self._device = ThreadPoolExecutor(max_workers=1, thread_name_prefix="device")
         self._schema = embedded_schema(id_type, kept, vectors)
         types = {field.name: field.type for field in vectors}
         self._multi: pa.ListType | None = types.pop("multivector", None)
@@ -50,14 +52,7 @@ class Embed:
         items = items.combine_chunks()
         prepared = items["reason"].is_null().to_numpy()
         ready = _prepared_items(items.filter(pa.array(prepared)))
-        with self._device:
-            self._engine.switch(adapter)
-            found = self._engine.embed(
-                ready,
-                dims=[kind.list_size for kind in self._singles.values()],
-                multi=self._multi is not None,
-                multi_dtype="float32" if self._multi is None else _float_name(self._multi),
-            )
+        found = self._device.submit(self._run, ready, adapter).result()
         at = np.flatnonzero(prepared)
         faults = {int(at[index]): fault for index, fault in found.faults.items()}
         well = prepared.copy()
@@ -70,6 +65,15 @@ class Embed:
             columns["multivector"] = _multis(found.multi, prepared, well, self._multi)
         table = pa.table([columns[field.name] for field in self._schema], schema=self._schema)
         return _with_faults(table, faults) if faults else table
+
+    def _run(self, ready: list[PreparedItem], adapter: str) -> Embeddings:
+        self._engine.switch(adapter)
+        return self._engine.embed(
+            ready,
+            dims=[kind.list_size for kind in self._singles.values()],
+            multi=self._multi is not None,
+            multi_dtype="float32" if self._multi is None else _float_name(self._multi),
+        )
 
 
 def _prepared_items(items: pa.Table) -> list[PreparedItem]:

@@ -93,6 +93,7 @@ def _lane(recipe: Recipe, pool: Pool, units: Sequence[WorkUnit], board: Any) -> 
         initial_size=pool.size,
         # while one unit is on the device, the one before is turned into Arrow, and the next opened
         max_concurrent_calls_per_actor=2,
+        max_tasks_in_flight_per_actor=2,
         enable_true_multi_threading=True,
     )
     # without override_num_blocks Ray would split every unit to reach its own parallelism
