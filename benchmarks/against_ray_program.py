@@ -13,7 +13,13 @@ from functools import partial
 from pathlib import Path
 
 from benchmarks.corpus import Lengths, count_tokens, make_texts, write_rows
-from benchmarks.jobs_of_ours import differences, embed_files, read_ours, read_parquet
+from benchmarks.jobs_of_ours import (
+    differences,
+    embed_files,
+    one_actor,
+    read_ours,
+    read_parquet,
+)
 from benchmarks.peers import ray_program
 from benchmarks.peers.merged_decoder import write_merged
 from benchmarks.ray_head import Head, ray_head
@@ -56,6 +62,7 @@ class Stage:
             multi=multi,
             options=self.options,
             address=self.head.address,
+            pools=one_actor(self.options),
         )
 
     def theirs(self, name: str, *, multi: bool) -> None:
@@ -81,7 +88,8 @@ def main(arguments: Sequence[str] | None = None) -> Path:
     texts = make_texts(directory, 40 if options.quick else parsed.rows, lengths, options.seed)
     work = {"rows": len(texts), "tokens": sum(count_tokens(directory, texts))}
     write_merged(directory, ADAPTER, options.torch_dtype)
-    with scratch(options) as folder, ray_head(options) as head:
+    # one CPU more than the actor has, as a machine that also reads and writes
+    with scratch(options) as folder, ray_head(options.threads + 1) as head:
         stage = Stage(
             options=options,
             checkpoint=directory,

@@ -1,5 +1,6 @@
 """`nightjar embed` as the comparisons call it, and vectors read back from anybody's files."""
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +18,14 @@ Vectors = dict[str, list[NDArray[np.float32]]]
 
 
 def embed_files(
-    checkpoint: Path, source: Path, output: Path, *, multi: bool, options: Options, address: str
+    checkpoint: Path,
+    source: Path,
+    output: Path,
+    *,
+    multi: bool,
+    options: Options,
+    address: str,
+    pools: Mapping[str, object],
 ) -> Path:
     """Embed a folder of Parquet files with the columns id and text; returns `output`.
 
@@ -28,9 +36,8 @@ def embed_files(
         multi: whether to make multi-vectors beside the single ones.
         options: of the run.
         address: of a running Ray, or `none`.
+        pools: the spec's `compute.pools`; empty for what a user gets who names none.
     """
-    # one actor with all the threads, as the other programs have
-    pool = {"min": 1, "max": 1, "cpus": float(options.threads), "gpus": 0.0}
     spec = JobSpec.model_validate(
         {
             "name": "benchmark",
@@ -43,11 +50,16 @@ def embed_files(
                 "task": TASK,
             },
             "output": {"uri": str(output), "single": {}, "multi": {} if multi else None},
-            "compute": {"pools": {ADAPTER: pool}},
+            "compute": {"pools": pools},
         }
     )
     embed(spec, address)
     return output
+
+
+def one_actor(options: Options) -> dict[str, object]:
+    """A pool of one actor with all the threads, as other programs have."""
+    return {ADAPTER: {"min": 1, "max": 1, "cpus": float(options.threads), "gpus": 0.0}}
 
 
 def read_ours(output: Path) -> Vectors:

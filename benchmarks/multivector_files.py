@@ -119,7 +119,7 @@ def main(arguments: Sequence[str] | None = None) -> Path:
     units = _make_units(rows, median, options.seed)
     plain = [unit.select(["id", "multivector"]) for unit in units]
     size = sum(unit["multivector"].combine_chunks().flatten().flatten().nbytes for unit in units)
-    with scratch(options) as folder, ray_head(options) as head:
+    with scratch(options) as folder, ray_head(options.threads + 1) as head:
         ray.init(address=head.address, log_to_driver=False, logging_level="ERROR")
         try:
             ray.data.DataContext.get_current().enable_progress_bars = False

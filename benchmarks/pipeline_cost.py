@@ -3,7 +3,8 @@
 The loop reads the Parquet files, embeds 1,024 texts at a time and drops the vectors; it loads the
 model once, as the job does. What the job does beyond it is the difference: planning, hashing,
 Arrow, writing, committing and, in its second form, Ray. Short texts, because what is done for each
-row weighs most there.
+row weighs most there. On Ray the job has as many CPUs as the loop has threads, and the actors that
+it chooses for them.
 """
 
 import os
@@ -57,7 +58,7 @@ def main(arguments: Sequence[str] | None = None) -> Path:
         addresses = {} if parsed.no_process else {PROCESS: "none"}
         processes = [os.getpid()]
         if not parsed.no_ray:
-            head = stack.enter_context(ray_head(options))
+            head = stack.enter_context(ray_head(options.threads))
             addresses[ON_RAY] = head.address
             processes.append(head.process)
         write_rows(folder / "source", texts, files=4)
@@ -88,6 +89,7 @@ def _compare(
             multi=True,
             options=options,
             address=addresses[name],
+            pools={},
         )
 
     programs: dict[str, Callable[[], object]] = {

@@ -1,9 +1,8 @@
 """A local Ray cluster that several programs connect to in turns.
 
 Its start belongs to nobody, so it is in nobody's time; connecting, starting workers and everything
-after it is. It has one CPU more than the actor that embeds, as a machine has that also reads and
-writes. Ray's own ending waits for half a minute; here its processes, all of them descendants of the
-one that was started, are ended one by one.
+after it is. Ray's own ending waits for half a minute; here its processes, all of them descendants
+of the one that was started, are ended one by one.
 """
 
 import logging
@@ -21,8 +20,6 @@ from pathlib import Path
 
 import psutil
 
-from benchmarks.setting import Options
-
 _START_SECONDS, _END_SECONDS = 90, 20
 _LOUD = ("ray", "ray.data.context", "ray.data.dataset", "ray.data._internal")
 
@@ -38,8 +35,8 @@ class Head:
 
 
 @contextmanager
-def ray_head(options: Options) -> Iterator[Head]:
-    """Start a cluster with `threads` + 1 CPUs, and end it."""
+def ray_head(cpus: int) -> Iterator[Head]:
+    """Start a cluster with that many CPUs, and end it."""
     for name in _LOUD:
         # plans and progress of every execution
         logging.getLogger(name).setLevel(logging.ERROR)
@@ -50,7 +47,7 @@ def ray_head(options: Options) -> Iterator[Head]:
         log = Path(session) / "start.log"
         with log.open("wb") as sink:
             process = subprocess.Popen(
-                _command(port, client_port, session, options.threads + 1), stdout=sink, stderr=sink
+                _command(port, client_port, session, cpus), stdout=sink, stderr=sink
             )
         try:
             _wait_for(log, process)

@@ -14,6 +14,8 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from benchmarks.setting import Options
 from benchmarks.timing import Timings, ratios
 from pipeline.versions import installed
@@ -124,6 +126,9 @@ def _hardware() -> dict[str, object]:
     pages = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     return {
         "cpu": ", ".join(sorted(models)) or platform.machine(),
+        # without avx512_bf16 or amx a CPU computes in bfloat16 slower than in float32
+        "instructions": torch.backends.cpu.get_cpu_capability(),
+        "bfloat16": any(map(torch.cpu.get_capabilities().get, ("avx512_bf16", "amx_bf16"))),
         "cores": len(os.sched_getaffinity(0)),
         "memory_gib": round(pages / 2**30, 1),
         # tells how far the machine was shared at the end of the run

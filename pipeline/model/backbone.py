@@ -6,8 +6,9 @@ the meta device and filled tensor by tensor, so loading needs one copy of the we
 initialisation; the output head is never built, and no hidden states are kept but the last.
 
 On CUDA the layers are compiled, which fuses what lies between the matrix products; each kind of
-layer is compiled once, for every number of tokens. On a CPU compiling costs a minute and gains
-5 % (measured), so the library's modules run as they are: they are the reference.
+layer is compiled once, for every number of tokens. On a CPU compiling
+costs every actor a minute and a C++ compiler, and gains a fifth (measured), so it is left to be
+asked for and the library's modules run as they are: they are the reference.
 
 Legend: T tokens of a pack, N image patches of a pack, H hidden size, D size of a vector of a
 multi-vector.

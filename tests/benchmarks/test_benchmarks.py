@@ -79,7 +79,8 @@ def _demand_complete(record: dict[str, Any], name: str, compared: int) -> None:
     assert record["quick"] is True
     assert record["command"].startswith(f"python -m benchmarks.{name} --threads 1")
     assert record["config"]["geometry"]["hidden"] == 64
-    assert record["hardware"].keys() == {"cpu", "cores", "memory_gib", "load_average"}
+    hardware = {"cpu", "instructions", "bfloat16", "cores", "memory_gib", "load_average"}
+    assert record["hardware"].keys() == hardware
     assert {"python", "torch", "ray", "peft", "sentence-transformers"} <= record["versions"].keys()
     assert record["git"].keys() == {"commit", "changed"}
     assert str(Path.home()) not in json.dumps(record)
