@@ -1,33 +1,21 @@
-"""Object storage by URL, through fsspec; a local directory is one case of it.
-
-Two rules make the rest of the house safe. Whole objects only: bytes are built in memory and put
-once, because a stream that is closed by an exception publishes half a file. And one primitive,
-put-if-absent, that must really be atomic: fsspec's own `create` on local files checks and then
-writes, and lets several writers win, so `file://` creates by hard link here.
-"""
+"""Object storage by URL, through fsspec; a local directory is one case of it."""
 
 import hashlib
 import os
 import posixpath
 import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 
 import fsspec
-import pyarrow.fs as pafs
 from filelock import FileLock
 from fsspec import AbstractFileSystem
 from fsspec.utils import get_protocol
 
-from pipeline import durable
-from pipeline.errors import NightjarError, OutputError, SourceError
-
-CREATES_ATOMICALLY = frozenset({"file", "s3"})
-"""Protocols whose put-if-absent has one winner: a hard link, and If-None-Match on S3."""
+from pipeline.errors import SourceError
+from pipeline.patience import store_errors
 
 _GLOB = frozenset("*?[")
 _BOOKKEEPING = ("_SUCCESS", "_metadata", "_common_metadata", "_snapshot.json")
@@ -86,7 +74,11 @@ def absolute(uri: str) -> str:
 @cache
 def _filesystem(protocol: str) -> AbstractFileSystem:
     # listings are never cached: a listing decides which snapshot is the newest
-    return cast(AbstractFileSystem, fsspec.filesystem(protocol, use_listings_cache=False))
+    settings: dict[str, Any] = {"use_listings_cache": False}
+    if protocol == "s3":
+        # s3fs and `patience` try again: a third loop within theirs would only multiply the waits
+        settings["config_kwargs"] = {"retries": {"total_max_attempts": 1}}
+    return cast(AbstractFileSystem, fsspec.filesystem(protocol, **settings))
 
 
 def list_objects(pattern: str, suffixes: tuple[str, ...] = ()) -> list[StoredObject]:
@@ -101,7 +93,7 @@ def list_objects(pattern: str, suffixes: tuple[str, ...] = ()) -> list[StoredObj
     """
     at = locate(pattern)
     try:
-        with _store_errors(pattern):
+        with store_errors(pattern):
             if _GLOB & set(at.path):
                 found = at.filesystem.glob(at.path, detail=True)
             else:
@@ -173,109 +165,6 @@ def local_copy(uri: str, cache: Path) -> Path:
                 at.filesystem.get(at.path, f"{temporary}/copy", recursive=True)
                 os.rename(f"{temporary}/copy", target)
     return target
-
-
-class Folder:
-    """A writable folder by URL: whole objects, put or created."""
-
-    def __init__(self, uri: str) -> None:
-        self._at = locate(uri)
-        self.uri = uri.rstrip("/")
-
-    @property
-    def filesystem(self) -> AbstractFileSystem:
-        """The fsspec file system, for readers that take one."""
-        return self._at.filesystem
-
-    def arrow_filesystem(self) -> pafs.FileSystem:
-        """The same for Arrow's own readers: native for local files, which needs no Python lock."""
-        if self._at.protocol == "file":
-            return pafs.LocalFileSystem()
-        return pafs.PyFileSystem(pafs.FSSpecHandler(self.filesystem))
-
-    def path(self, name: str) -> str:
-        """The path of an object in it, in the file system's spelling."""
-        return f"{self._at.path}/{name}"
-
-    def get(self, name: str) -> bytes:
-        """The bytes of an object.
-
-        Raises:
-            FileNotFoundError: it is not there.
-        """
-        return cast(bytes, self.filesystem.cat_file(self.path(name)))
-
-    def put(self, name: str, data: bytes | memoryview) -> None:
-        """Put a whole object, replacing any; a local one appears at once, under its name."""
-        with _store_errors(f"{self.uri}/{name}"):
-            if self._at.protocol == "file":
-                durable.put(Path(self.path(name)), data)
-            else:
-                # the clients of the stores take nothing but bytes
-                self.filesystem.pipe_file(self.path(name), bytes(data))
-
-    def create(self, name: str, data: bytes) -> None:
-        """Put a whole object if none is there; of several at once, one wins.
-
-        Raises:
-            FileExistsError: one is there. On a network file system it may be our own, when the
-                reply to a first try was lost: compare the bytes.
-            OutputError: the store has no put-if-absent.
-        """
-        self.demand_create()
-        with _store_errors(f"{self.uri}/{name}"):
-            if self._at.protocol == "file":
-                durable.create(Path(self.path(name)), data)
-            else:
-                self.filesystem.pipe_file(self.path(name), data, mode="create")
-
-    def demand_create(self) -> None:
-        """Refuse a store in which several writers could all win.
-
-        Raises:
-            OutputError: names those that will do.
-        """
-        if self._at.protocol not in CREATES_ATOMICALLY:
-            raise OutputError(
-                f"output.uri: {self.uri!r}: {self._at.protocol}:// has no put-if-absent here; use "
-                f"one of {', '.join(sorted(CREATES_ATOMICALLY))}"
-            )
-        if self._at.protocol == "file":
-            path = Path(self._at.path)
-            there = next(p for p in (path, *path.parents) if p.exists())
-            if not there.is_dir() or not os.access(there, os.W_OK | os.X_OK):
-                raise OutputError(
-                    f"output.uri: {self.uri!r}: {there} is not a directory that can be written to"
-                )
-
-    def names(self, prefix: str) -> list[str]:
-        """Names of the objects directly below a sub-folder, sorted; none when it is not there."""
-        return sorted(self.sizes(prefix))
-
-    def sizes(self, prefix: str) -> dict[str, int]:
-        """Size in bytes by name of the objects directly below a sub-folder."""
-        with _store_errors(f"{self.uri}/{prefix}"):
-            try:
-                found = self.filesystem.ls(self.path(prefix), detail=True)
-            except (FileNotFoundError, NotADirectoryError):
-                return {}
-        named = {posixpath.basename(info["name"]): info for info in found}
-        return {
-            name: int(info["size"])
-            for name, info in named.items()
-            if info["type"] == "file" and not name.startswith(".")
-        }
-
-
-@contextmanager
-def _store_errors(what: str) -> Iterator[None]:
-    """Make an OSError of whatever a store's client raises: not all of them do."""
-    try:
-        yield
-    except (OSError, NightjarError):
-        raise
-    except Exception as error:
-        raise OSError(f"{what}: {type(error).__name__}: {error}") from error
 
 
 def _stored(at: Location, path: str, info: dict[str, Any]) -> StoredObject:

@@ -29,6 +29,17 @@ settings.register_profile("nightjar", deadline=None, max_examples=25)
 settings.load_profile("nightjar")
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """How long the long tests run."""
+    parser.addoption("--schedules", type=int, default=200, help="of the simulation")
+
+
+@pytest.fixture(scope="session")
+def schedules(pytestconfig: pytest.Config) -> int:
+    """How many schedules the simulation runs."""
+    return int(pytestconfig.getoption("--schedules"))
+
+
 @pytest.fixture(scope="session")
 def tiny_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A random checkpoint of hidden size 64, matryoshka_dims 16, 32 and 64."""

@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 
 from pipeline.errors import OutputError, SourceError
+from pipeline.folder import Folder
 from pipeline.storage import (
-    Folder,
     StoredObject,
     base_directory,
     list_objects,

@@ -11,9 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.errors import SourceError
+from pipeline.folder import Folder
 from pipeline.stages.plan import plan_work
 from pipeline.stages.source import read_units
-from pipeline.storage import Folder
 from tests.shards import assert_each_row_is_read_once, job, read_all
 
 

@@ -1,0 +1,104 @@
+"""Patience with stores: a fault that may pass by itself is tried again, for a while.
+
+The stores' own clients try again for some seconds; a gateway that restarts or a bucket that is
+throttled needs minutes. So every call is tried again around them, with full jitter (each wait is
+drawn from 0 to a bound that doubles), until a budget of time is spent, not a number of tries.
+
+Whether a fault may pass is told by its class and its HTTP status, never by the words of a message.
+"""
+
+import errno
+import logging
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TypeVar
+
+from tenacity import (
+    RetryCallState,
+    Retrying,
+    retry_if_exception,
+    stop_before_delay,
+    wait_random_exponential,
+)
+
+from pipeline.errors import NightjarError
+
+Answer = TypeVar("Answer")
+
+_FIRST_WAIT, _LONGEST_WAIT = 0.25, 30.0
+_PASSING_STATUS = frozenset({408, 409, 425, 429, 500, 502, 503, 504})
+"""409: two conditional writes met, and S3 asks to try again."""
+_PASSING_ERRNO = frozenset({errno.EBUSY, errno.EAGAIN, errno.EREMOTEIO, errno.ESTALE, errno.EIO})
+"""s3fs puts 409, 500 and 503 into the first and third, and codes that it does not know into EIO."""
+
+logger = logging.getLogger(__name__)
+
+
+def patiently(call: Callable[[], Answer], what: str, seconds: float) -> Answer:
+    """The answer of a call to a store, tried again while its faults may pass.
+
+    Args:
+        call: may be made again, whatever became of the call before.
+        what: is done to which object, for messages.
+        seconds: how long; a wait that would end later is not begun.
+
+    Raises:
+        OSError: the fault that does not pass, or the last one.
+    """
+
+    def told() -> Answer:
+        with store_errors(what):
+            return call()
+
+    retrying = Retrying(
+        retry=retry_if_exception(may_pass),
+        wait=wait_random_exponential(multiplier=_FIRST_WAIT, max=_LONGEST_WAIT),
+        stop=stop_before_delay(seconds),
+        before_sleep=_tell,
+        reraise=True,
+    )
+    return retrying(told)
+
+
+def may_pass(error: BaseException) -> bool:
+    """Whether the same call may succeed later."""
+    from aiohttp import ClientError
+    from botocore.exceptions import HTTPClientError
+
+    if not isinstance(error, OSError) or isinstance(
+        error, FileNotFoundError | FileExistsError | PermissionError | NotADirectoryError
+    ):
+        return False
+    cause = error.__cause__ or error
+    status = _http_status(cause)
+    if status is not None:
+        return status in _PASSING_STATUS
+    if isinstance(cause, ConnectionError | TimeoutError | ClientError | HTTPClientError):
+        return True
+    return error.errno in _PASSING_ERRNO
+
+
+@contextmanager
+def store_errors(what: str) -> Iterator[None]:
+    """Make an OSError of whatever a store's client raises: not all of them do."""
+    try:
+        yield
+    except (OSError, NightjarError):
+        raise
+    except Exception as error:
+        raise OSError(f"{what}: {type(error).__name__}: {error}") from error
+
+
+def _http_status(error: BaseException) -> int | None:
+    """Of botocore's errors, and of those whose class names it `status` or `code`."""
+    response = getattr(error, "response", None)
+    if isinstance(response, dict):
+        found = response.get("ResponseMetadata", {}).get("HTTPStatusCode")
+    else:
+        found = getattr(error, "status", None) or getattr(error, "code", None)
+    return found if isinstance(found, int) else None
+
+
+def _tell(state: RetryCallState) -> None:
+    error = state.outcome.exception() if state.outcome is not None else None
+    logger.warning("a store failed, try %d: %s", state.attempt_number, error)
