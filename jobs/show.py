@@ -3,8 +3,9 @@
 from collections import Counter
 from typing import Any
 
-from pipeline.dataset import Dataset, list_versions, open_dataset, read_entry
-from pipeline.storage import Folder
+from pipeline.dataset import Dataset, open_dataset
+from pipeline.folder import Folder
+from pipeline.log import list_versions, read_entry
 
 _LONGEST_CELL = 64
 

@@ -2,21 +2,25 @@
 
 Data files are immutable and named per attempt, the manifest is named by its own hash, and each is
 whole before the next refers to it. When the outcome of the last write is unknown the entry is read
-back: ours means success, one with the same source and fingerprint means somebody did this job.
+back: ours means success, one with the same source and fingerprint means somebody did this job. An
+entry names the whole state, so a commit that is made again changes nothing.
 """
 
 import datetime
 import hashlib
 import io
 import json
+import operator
 import uuid
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipeline.dataset import (
+from pipeline.errors import CommitConflict, ConservationError, OutputError, RunError
+from pipeline.folder import Folder, settle
+from pipeline.log import (
     DATA,
     FORMAT,
     FORMAT_VERSION,
@@ -24,15 +28,14 @@ from pipeline.dataset import (
     MANIFESTS,
     QUARANTINE,
     LogEntry,
+    content_name,
     entry_name,
-    list_versions,
-    read_entry,
+    parse_entry,
     read_format,
     schema_of,
 )
-from pipeline.errors import CommitConflict, ConservationError, OutputError, RunError
 from pipeline.schema import difference
-from pipeline.storage import Folder
+from pipeline.spec import LimitsSpec
 from pipeline.versions import installed
 from pipeline.work import Receipt, WorkUnit, tally
 
@@ -73,42 +76,66 @@ def demand_fit(folder: Folder, schema: pa.Schema, fingerprints: Sequence[str]) -
         )
 
 
-def find_snapshot(folder: Folder, source_digest: str, fingerprint: str) -> LogEntry | None:
-    """The newest snapshot, when it was made from exactly this work."""
-    versions = list_versions(folder)
-    if not versions:
+def find_snapshot(newest: LogEntry | None, source_digest: str, fingerprint: str) -> LogEntry | None:
+    """The newest entry of the log, when it was made from exactly this work."""
+    if newest is None:
         return None
-    entry = read_entry(folder, versions[-1])
-    same = (entry.source_digest, entry.fingerprint) == (source_digest, fingerprint)
-    return entry if same else None
+    same = (newest.source_digest, newest.fingerprint) == (source_digest, fingerprint)
+    return newest if same else None
 
 
 def reconcile(
-    units: Sequence[WorkUnit], receipts: Sequence[Receipt], fingerprint: str
+    units: Sequence[WorkUnit], receipts: Mapping[str, Receipt], fingerprint: str
 ) -> list[Receipt]:
     """The receipts in the order of the plan, provided they account for every row exactly once.
 
+    Args:
+        units: of the plan.
+        receipts: by the key of their unit.
+        fingerprint: of every embedding.
+
     Raises:
-        ConservationError: a unit without a receipt, with two, or whose rows do not add up.
+        ConservationError: a unit without a receipt, a receipt of no unit, or rows that do not add
+            up.
     """
-    by_key = {receipt.unit: receipt for receipt in receipts}
     planned = {unit.key(fingerprint): unit for unit in units}
-    if len(by_key) != len(receipts) or by_key.keys() != planned.keys():
+    if receipts.keys() != planned.keys():
         raise ConservationError(
-            f"{len(planned)} units were planned, {len(receipts)} receipts came back for "
-            f"{len(by_key)} units; nothing was committed"
+            f"{len(planned)} units were planned, and there are receipts for {len(receipts)}; "
+            "nothing was committed"
         )
     for key, unit in planned.items():
-        receipt = by_key[key]
+        receipt = receipts[key]
         accounted = sum(receipt.embedded.values()) + sum(receipt.quarantined.values())
-        written = sum(f.rows for f in (receipt.data, receipt.quarantine) if f is not None)
+        written = sum(file.rows for file in receipt.files)
         if receipt.rows != unit.rows or not receipt.items == accounted == written:
             raise ConservationError(
                 f"unit {key} of {unit.segment.shard.uri}: {unit.rows} rows planned, {receipt.rows} "
                 f"read, {receipt.items} items in, {accounted} embedded or quarantined, {written} "
                 "written; nothing was committed"
             )
-    return [by_key[key] for key in planned]
+    return [receipts[key] for key in planned]
+
+
+def demand_healthy(receipts: Sequence[Receipt], limits: LimitsSpec) -> None:
+    """Refuse receipts with too little embedded: more often a fault of the run than of the rows.
+
+    Raises:
+        RunError: says how much was set aside and why, and the way out.
+    """
+    total = tally(receipts)
+    reasons = ", ".join(f"{n:,} {reason}" for reason, n in total.quarantined.most_common())
+    if not total.embedded:
+        raise RunError(
+            f"all {total.items:,} items were quarantined ({reasons}); nothing was committed"
+        )
+    share = total.quarantined.total() / total.items
+    if share > limits.quarantine_share:
+        raise RunError(
+            f"limits.quarantine_share: {limits.quarantine_share:g}, but {share:.2%} of the "
+            f"{total.items:,} items were quarantined ({reasons}); nothing was committed; mend the "
+            "source, or raise the limit and run the same command again: what is embedded is kept"
+        )
 
 
 def commit(
@@ -118,7 +145,7 @@ def commit(
     fingerprint: str,
     source_digest: str,
     receipts: Sequence[Receipt],
-    parent: int,
+    parent: LogEntry | None,
 ) -> LogEntry:
     """Make a snapshot of exactly these files the next version.
 
@@ -128,22 +155,22 @@ def commit(
         fingerprint: of every embedding.
         source_digest: from `digest`.
         receipts: in the order of the plan, from `reconcile`.
-        parent: the newest version when the run began; 0 for none.
+        parent: the newest entry when the receipts were found valid; None for none. If another has
+            been committed since, they may be valid no longer.
 
     Raises:
-        RunError: a file that a receipt names is not there.
         CommitConflict: another driver committed something else meanwhile.
     """
-    _demand_files(folder, receipts)
     _create_format(folder, schema, fingerprint)
     manifest = _manifest_bytes(receipts)
-    name = f"{MANIFESTS}/{hashlib.sha256(manifest).hexdigest()}.parquet"
+    name = content_name(MANIFESTS, manifest, "parquet")
     folder.put(name, manifest)
     total = tally(receipts)
+    before = 0 if parent is None else parent.version
     entry = LogEntry(
-        version=parent + 1,
+        version=before + 1,
         commit_id=uuid.uuid4().hex,
-        parent=parent,
+        parent=before,
         kind="snapshot",
         manifest=name,
         rows=total.embedded.total(),
@@ -152,47 +179,27 @@ def commit(
         source_digest=source_digest,
         created_at=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         versions=installed(_RECORDED),
+        condemned=None if parent is None else parent.condemned,
     )
-    return _append(folder, entry)
+    there = append(folder, entry)
+    what = operator.attrgetter("source_digest", "fingerprint")
+    if there.commit_id != entry.commit_id and what(there) != what(entry):
+        raise conflict(folder, entry.version)
+    return there
 
 
-def _demand_files(folder: Folder, receipts: Sequence[Receipt]) -> None:
-    """Look for every file where readers will: a worker may have written to a disk of its own."""
-    files = [file for r in receipts for file in (r.data, r.quarantine) if file is not None]
-    prefixes = {file.path.rpartition("/")[0] for file in files}
-    there = {
-        f"{prefix}/{name}": size
-        for prefix in prefixes
-        for name, size in folder.sizes(prefix).items()
-    }
-    for file in files:
-        if there.get(file.path) != file.size:
-            raise RunError(
-                f"{folder.uri}/{file.path} was written and is not there; on a cluster output.uri "
-                "must be an object store, or a disk that all nodes share"
-            )
+def append(folder: Folder, entry: LogEntry) -> LogEntry:
+    """Make an entry the next of the log, unless another is there: the one that is there then."""
+    data = json.dumps(asdict(entry), indent=1).encode()
+    return parse_entry(folder, entry.version, settle(folder, entry_name(entry.version), data))
 
 
-def _append(folder: Folder, entry: LogEntry) -> LogEntry:
-    try:
-        folder.create(entry_name(entry.version), json.dumps(asdict(entry), indent=1).encode())
-    except OSError:
-        # the reply may be lost after the write: only what is there now tells
-        try:
-            there = read_entry(folder, entry.version)
-        except FileNotFoundError:
-            there = None
-        if there is None:
-            raise
-        if there.commit_id == entry.commit_id:
-            return entry
-        if (there.source_digest, there.fingerprint) == (entry.source_digest, entry.fingerprint):
-            return there
-        raise CommitConflict(
-            f"{folder.uri!r}: another driver committed version {entry.version} meanwhile; run the "
-            "same command again"
-        ) from None
-    return entry
+def conflict(folder: Folder, version: int) -> CommitConflict:
+    """Somebody else committed a version that was to be ours."""
+    return CommitConflict(
+        f"{folder.uri!r}: another driver committed version {version} meanwhile; run the same "
+        "command again"
+    )
 
 
 def _create_format(folder: Folder, schema: pa.Schema, fingerprint: str) -> None:
@@ -203,10 +210,8 @@ def _create_format(folder: Folder, schema: pa.Schema, fingerprint: str) -> None:
         "schema": schema.serialize().to_pybytes().hex(),
         "schema_text": {field.name: str(field.type) for field in schema},
     }
-    try:
-        folder.create(FORMAT, json.dumps(described, indent=1).encode())
-    except FileExistsError:
-        demand_fit(folder, schema, [fingerprint])
+    settle(folder, FORMAT, json.dumps(described, indent=1).encode())
+    demand_fit(folder, schema, [fingerprint])
 
 
 def _manifest_bytes(receipts: Sequence[Receipt]) -> bytes:

@@ -1,79 +1,28 @@
-"""A committed Arrow dataset, as a reader sees it.
-
-    <root>/format.json          create-only: format version, dataset id, schema, fingerprint
-           log/<20 digits>.json THE commit point: create-only, contiguous, never deleted
-           manifests/<sha256>.parquet   content-addressed: one row for each file of a snapshot
-           data/<fingerprint 8>/<unit>-<attempt>.arrow         immutable Arrow IPC
-           quarantine/<fingerprint 8>/<unit>-<attempt>.arrow   rows that were not embedded
-
-A snapshot is whole: an entry of the log names one manifest, the manifest names every file. Files
-that no entry leads to are invisible, so a reader that meets a half-finished run sees the snapshot
-before it, or none.
-"""
+"""A committed Arrow dataset, as a reader sees it: one snapshot of those that the log names."""
 
 import hashlib
 import io
-import json
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.dataset as pads
-import pyarrow.parquet as pq
 
 from pipeline.errors import OutputError
-from pipeline.schema import quarantine_schema
-from pipeline.storage import Folder
-from pipeline.work import WrittenFile
-
-FORMAT_VERSION = 1
-FORMAT = "format.json"
-LOG = "log"
-MANIFESTS = "manifests"
-DATA = "data"
-QUARANTINE = "quarantine"
-
-MANIFEST_SCHEMA = pa.schema(
-    [
-        pa.field("kind", pa.string()),
-        pa.field("unit", pa.string()),
-        pa.field("adapter", pa.string()),
-        pa.field("path", pa.string()),
-        pa.field("sha256", pa.string()),
-        pa.field("size", pa.int64()),
-        pa.field("rows", pa.int64()),
-    ]
+from pipeline.folder import Folder
+from pipeline.log import (
+    DATA,
+    FORMAT,
+    QUARANTINE,
+    LogEntry,
+    list_versions,
+    read_entry,
+    read_format,
+    read_manifest,
+    schema_of,
 )
-
-
-@dataclass(frozen=True, kw_only=True)
-class LogEntry:
-    """One commit."""
-
-    version: int
-    """1 for the first, contiguous."""
-    commit_id: str
-    """Made up by the committer, to know its own entry again."""
-    parent: int
-    """The version it was prepared on; 0 for none."""
-    kind: str
-    """`snapshot`."""
-    manifest: str
-    """Path of the manifest below the root; its name is its sha256."""
-    rows: int
-    """Embeddings in it."""
-    quarantined: int
-    """Items set aside."""
-    fingerprint: str
-    """Of every embedding in it."""
-    source_digest: str
-    """Of the work units it was made from: the same source gives the same digest."""
-    created_at: str
-    """By the committer's clock, UTC; nothing is decided by it."""
-    versions: dict[str, str]
-    """Of the software that made it."""
+from pipeline.schema import quarantine_schema
+from pipeline.work import WrittenFile
 
 
 class Dataset:
@@ -83,7 +32,7 @@ class Dataset:
         self._folder = folder
         self.entry = entry
         self._schema = schema
-        self._manifest = _read_manifest(folder, entry)
+        self._manifest = read_manifest(folder, entry.manifest)
 
     @property
     def uri(self) -> str:
@@ -104,6 +53,11 @@ class Dataset:
     def fragments(self) -> list[WrittenFile]:
         """The data files, in the order they are read."""
         return self._files(DATA)
+
+    @property
+    def files(self) -> list[WrittenFile]:
+        """All its files, those of the quarantine with them."""
+        return [*self._files(DATA), *self._files(QUARANTINE)]
 
     def count(self) -> int:
         """How many embeddings it has; reads no data file."""
@@ -148,12 +102,15 @@ class Dataset:
         return pa.concat_tables(taken) if taken else self._schema.empty_table()
 
     def read_fragment(self, fragment: WrittenFile) -> pa.Table:
-        """One data file, read whole and checked against the manifest.
+        """One file, read whole and checked against the manifest.
 
         Raises:
-            OutputError: its bytes are not those that were committed.
+            OutputError: its bytes are not those that were committed, or it is gone.
         """
-        data = self._folder.get(fragment.path)
+        try:
+            data = self._folder.get(fragment.path)
+        except FileNotFoundError:
+            raise OutputError(f"{self.uri}/{fragment.path} is gone") from None
         if hashlib.sha256(data).hexdigest() != fragment.sha256:
             raise OutputError(f"{self.uri}/{fragment.path} is damaged: its sha256 has changed")
         with pa.ipc.open_file(pa.py_buffer(data)) as file:
@@ -205,61 +162,3 @@ def open_dataset(uri: str, version: int | None = None) -> Dataset:
         raise OutputError(f"{uri!r} has a log and no {FORMAT}: it is not whole")
     entry = read_entry(folder, versions[-1] if version is None else version)
     return Dataset(folder, entry, schema_of(described))
-
-
-def list_versions(folder: Folder) -> list[int]:
-    """The committed versions, oldest first."""
-    numbers = (name.removesuffix(".json") for name in folder.names(LOG))
-    return [int(number) for number in numbers if number.isdecimal()]
-
-
-def read_entry(folder: Folder, version: int) -> LogEntry:
-    """One entry of the log.
-
-    Raises:
-        OutputError: its content is damaged.
-        FileNotFoundError: there is none of that version.
-    """
-    try:
-        return LogEntry(**json.loads(folder.get(entry_name(version))))
-    except (ValueError, TypeError) as error:
-        raise OutputError(f"{folder.uri}/{entry_name(version)} is damaged: {error}") from error
-
-
-def entry_name(version: int) -> str:
-    """Where an entry lies below the root."""
-    return f"{LOG}/{version:020}.json"
-
-
-def read_format(folder: Folder) -> dict[str, Any] | None:
-    """The parsed format.json; None when there is none.
-
-    Raises:
-        OutputError: it was written by a newer Nightjar.
-    """
-    try:
-        described: dict[str, Any] = json.loads(folder.get(FORMAT))
-    except (FileNotFoundError, NotADirectoryError):
-        return None
-    if described["format_version"] > FORMAT_VERSION:
-        raise OutputError(
-            f"{folder.uri!r} has format version {described['format_version']}, this Nightjar reads "
-            f"up to {FORMAT_VERSION}: install a newer one"
-        )
-    return described
-
-
-def schema_of(described: dict[str, Any]) -> pa.Schema:
-    """The embeddings' schema in a parsed format.json."""
-    return pa.ipc.read_schema(pa.py_buffer(bytes.fromhex(described["schema"])))
-
-
-def _read_manifest(folder: Folder, entry: LogEntry) -> pa.Table:
-    try:
-        data = folder.get(entry.manifest)
-    except FileNotFoundError:
-        raise OutputError(f"{folder.uri}/{entry.manifest} is missing") from None
-    wanted = entry.manifest.rpartition("/")[2].removesuffix(".parquet")
-    if hashlib.sha256(data).hexdigest() != wanted:
-        raise OutputError(f"{folder.uri}/{entry.manifest} is damaged: its sha256 is not its name")
-    return pq.read_table(io.BytesIO(data))

@@ -15,7 +15,8 @@ import pyarrow.parquet as pq
 
 from pipeline.dataset import Dataset
 from pipeline.errors import OutputError
-from pipeline.storage import Folder, list_objects
+from pipeline.folder import Folder
+from pipeline.storage import list_objects
 
 MARKER = "_snapshot.json"
 """Underscored, so that readers of a whole directory pass it over."""

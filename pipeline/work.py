@@ -11,6 +11,7 @@ import json
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
+from typing import Any
 
 from pipeline.storage import StoredObject
 
@@ -98,6 +99,36 @@ class Receipt:
     quarantine: WrittenFile | None
     """The rows set aside; None when there are none."""
 
+    @property
+    def files(self) -> tuple[WrittenFile, ...]:
+        """What was written: one file, or two."""
+        return tuple(file for file in (self.data, self.quarantine) if file is not None)
+
+    def to_json(self) -> str:
+        """As one JSON object, with a sum that `from_json` checks."""
+        plain = asdict(self)
+        return json.dumps(plain | {"sha256": _sum_of(plain)})
+
+    @classmethod
+    def from_json(cls, text: str | bytes) -> "Receipt":
+        """The receipt of that JSON object.
+
+        Raises:
+            ValueError: it is not one, or damaged.
+        """
+        plain = json.loads(text)
+        if not isinstance(plain, dict) or plain.pop("sha256", None) != _sum_of(plain):
+            raise ValueError("not a receipt, or damaged")
+        files = {
+            name: None if plain[name] is None else WrittenFile(**plain[name])
+            for name in ("data", "quarantine")
+        }
+        return cls(**plain | files)
+
+
+def _sum_of(plain: dict[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()
+
 
 @dataclass(kw_only=True)
 class Tally:
@@ -118,6 +149,14 @@ class Tally:
         self.tokens += receipt.tokens
         self.embedded.update(receipt.embedded)
         self.quarantined.update(receipt.quarantined)
+
+
+def rows_by_adapter(units: Iterable[WorkUnit]) -> dict[str, int]:
+    """Source rows of each adapter that has any."""
+    rows: dict[str, int] = {}
+    for unit in units:
+        rows[unit.adapter] = rows.get(unit.adapter, 0) + unit.rows
+    return rows
 
 
 def tally(receipts: Iterable[Receipt]) -> Tally:

@@ -11,11 +11,21 @@ import pyarrow as pa
 import pytest
 
 from pipeline import commit as committing
-from pipeline.commit import commit, demand_fit, digest, find_snapshot, reconcile
-from pipeline.dataset import entry_name, list_versions, open_dataset, read_entry
+from pipeline.commit import (
+    commit,
+    demand_fit,
+    demand_healthy,
+    digest,
+    find_snapshot,
+    reconcile,
+)
+from pipeline.dataset import open_dataset
 from pipeline.errors import CommitConflict, ConservationError, OutputError, RunError
+from pipeline.folder import Folder
+from pipeline.log import entry_name, list_versions, newest_entry, read_entry
 from pipeline.schema import output_schema, vector_fields
-from pipeline.storage import Folder, StoredObject
+from pipeline.spec import LimitsSpec
+from pipeline.storage import StoredObject
 from pipeline.work import Receipt, Segment, WorkUnit, WrittenFile
 
 MADE_BY = hashlib.sha256(b"made by").hexdigest()
@@ -52,17 +62,13 @@ def _receipt(unit: WorkUnit, **changes: Any) -> Receipt:
 
 
 def _commit(folder: Folder, source_digest: str = "d", schema: pa.Schema | None = None) -> Any:
-    receipts = [_receipt(_unit(1))]
-    for name in ("data/x.arrow", "quarantine/x.arrow"):
-        folder.put(name, b"x")
-    parent = max(list_versions(folder), default=0)
     return commit(
         folder,
         schema=schema or _schema(),
         fingerprint=MADE_BY,
         source_digest=source_digest,
-        receipts=receipts,
-        parent=parent,
+        receipts=[_receipt(_unit(1))],
+        parent=newest_entry(folder),
     )
 
 
@@ -74,26 +80,30 @@ def folder(tmp_path: Path) -> Folder:
 def test_receipts_come_back_in_the_order_of_the_plan() -> None:
     units = [_unit(number) for number in range(4)]
     receipts = [_receipt(unit) for unit in units]
-    assert reconcile(units, receipts[::-1], MADE_BY) == receipts
+    assert reconcile(units, _by_unit(receipts[::-1]), MADE_BY) == receipts
+
+
+def _by_unit(receipts: list[Receipt]) -> dict[str, Receipt]:
+    return {receipt.unit: receipt for receipt in receipts}
 
 
 @pytest.mark.parametrize(
     "lose",
     [
         lambda receipts: receipts[:-1],
-        lambda receipts: [*receipts, receipts[0]],
         lambda receipts: [receipts[0], receipts[0], receipts[2]],
         lambda receipts: [*receipts, _receipt(_unit(99))],
+        lambda receipts: [*receipts[:-1], _receipt(_unit(99))],
         lambda receipts: [],
     ],
-    ids=["missing", "twice", "twice for another", "unplanned", "none"],
+    ids=["missing", "twice for another", "unplanned", "unplanned for another", "none"],
 )
 def test_a_receipt_too_few_or_too_many_is_refused(
     lose: Callable[[list[Receipt]], list[Receipt]],
 ) -> None:
     units = [_unit(number) for number in range(3)]
     with pytest.raises(ConservationError, match=r"3 units were planned.*nothing was committed"):
-        reconcile(units, lose([_receipt(unit) for unit in units]), MADE_BY)
+        reconcile(units, _by_unit(lose([_receipt(unit) for unit in units])), MADE_BY)
 
 
 _WRITTEN = WrittenFile(path="data/x.arrow", sha256="0" * 64, size=1, rows=2)
@@ -118,14 +128,14 @@ _WRITTEN = WrittenFile(path="data/x.arrow", sha256="0" * 64, size=1, rows=2)
 def test_rows_that_do_not_add_up_are_refused(changes: dict[str, Any]) -> None:
     unit = _unit(1)
     with pytest.raises(ConservationError, match=r"s3://b/1.parquet: 3 rows planned"):
-        reconcile([unit], [_receipt(unit, **changes)], MADE_BY)
+        reconcile([unit], _by_unit([_receipt(unit, **changes)]), MADE_BY)
 
 
 def test_two_items_for_a_row_add_up() -> None:
     unit = _unit(1)
     data = dataclasses.replace(_WRITTEN, rows=5)
     receipt = _receipt(unit, items=6, embedded={"text": 3, "image": 2}, data=data)
-    assert reconcile([unit], [receipt], MADE_BY) == [receipt]
+    assert reconcile([unit], _by_unit([receipt]), MADE_BY) == [receipt]
 
 
 def test_versions_are_contiguous_and_name_their_parent(folder: Folder) -> None:
@@ -134,9 +144,11 @@ def test_versions_are_contiguous_and_name_their_parent(folder: Folder) -> None:
     assert [entry.parent for entry in entries] == [0, 1, 2]
     assert [read_entry(folder, entry.version) for entry in entries] == entries
     assert (entries[0].rows, entries[0].quarantined) == (2, 1)
-    assert find_snapshot(folder, "digest 2", MADE_BY) == entries[2]
-    assert find_snapshot(folder, "digest 1", MADE_BY) is None
-    assert find_snapshot(folder, "digest 2", OTHER) is None
+    newest = newest_entry(folder)
+    assert find_snapshot(newest, "digest 2", MADE_BY) == entries[2]
+    assert find_snapshot(newest, "digest 1", MADE_BY) is None
+    assert find_snapshot(newest, "digest 2", OTHER) is None
+    assert find_snapshot(None, "digest 2", MADE_BY) is None
 
 
 class Unlucky(Folder):
@@ -245,7 +257,7 @@ def test_the_log_entry_is_written_last_after_what_it_leads_to(
 
         monkeypatch.setattr(Folder, name, record)
     entry = _commit(folder)
-    assert written[2:] == ["format.json", entry.manifest, entry_name(1)]
+    assert written == ["format.json", entry.manifest, entry_name(1)]
 
 
 def test_the_digest_is_that_of_the_work_and_not_of_its_order() -> None:
@@ -262,24 +274,6 @@ def test_the_entry_names_the_software(folder: Folder) -> None:
     assert committing._RECORDED
 
 
-def test_a_file_that_is_not_there_or_cut_is_not_committed(folder: Folder) -> None:
-    receipts = [_receipt(_unit(1))]
-    for content in (None, b"", b"xx"):
-        if content is not None:
-            folder.put("data/x.arrow", content)
-            folder.put("quarantine/x.arrow", b"x")
-        with pytest.raises(RunError, match=r"data/x\.arrow was written and is not there"):
-            commit(
-                folder,
-                schema=_schema(),
-                fingerprint=MADE_BY,
-                source_digest="d",
-                receipts=receipts,
-                parent=0,
-            )
-    assert not list_versions(folder)
-
-
 def test_a_snapshot_committed_since_the_run_began_is_not_built_over(folder: Folder) -> None:
     _commit(folder, "theirs")
     with pytest.raises(CommitConflict, match="another driver committed version 1"):
@@ -289,6 +283,36 @@ def test_a_snapshot_committed_since_the_run_began_is_not_built_over(folder: Fold
             fingerprint=MADE_BY,
             source_digest="ours",
             receipts=[_receipt(_unit(1))],
-            parent=0,
+            parent=None,
         )
     assert list_versions(folder) == [1]
+
+
+_EVIL = Receipt(
+    unit="u",
+    adapter="code",
+    rows=100,
+    items=100,
+    embedded={"text": 97},
+    quarantined={"empty_input": 2, "oom": 1},
+    tokens=1,
+    data=None,
+    quarantine=None,
+)
+
+
+def test_too_many_items_set_aside_are_refused_with_the_way_out() -> None:
+    demand_healthy([_EVIL], LimitsSpec(quarantine_share=0.03))
+    with pytest.raises(
+        RunError,
+        match=r"quarantine_share: 0.029, but 3.00% of the 100 items .*"
+        r"2 empty_input, 1 oom.*run the same command again",
+    ):
+        demand_healthy([_EVIL], LimitsSpec(quarantine_share=0.029))
+    assert LimitsSpec().quarantine_share == 0.01
+
+
+def test_a_run_that_embedded_nothing_is_refused_whatever_the_limit() -> None:
+    nothing = dataclasses.replace(_EVIL, embedded={}, items=3)
+    with pytest.raises(RunError, match="all 3 items were quarantined"):
+        demand_healthy([nothing], LimitsSpec(quarantine_share=1.0))

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import re
+import uuid
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -13,11 +14,11 @@ import pytest
 
 from pipeline import open_dataset
 from pipeline.commit import commit
-from pipeline.dataset import FORMAT_VERSION, LogEntry, list_versions, read_format
 from pipeline.errors import OutputError
+from pipeline.folder import Folder
+from pipeline.log import FORMAT_VERSION, LogEntry, list_versions, newest_entry, read_format
 from pipeline.schema import embedded_schema, output_schema, vector_fields
 from pipeline.stages.sink import Sink
-from pipeline.storage import Folder
 from pipeline.work import Receipt
 
 MADE_BY = hashlib.sha256(b"made by").hexdigest()
@@ -56,18 +57,17 @@ def _items(ids: Sequence[int]) -> pa.Table:
 def _write(folder: Folder, *units: Sequence[int]) -> list[Receipt]:
     """Data files alone, as a run leaves them before its commit."""
     sink = Sink(folder, SCHEMA, MADE_BY)
-    return [sink(_items(ids), f"{number:032}", "code") for number, ids in enumerate(units)]
+    return [sink(_items(ids), uuid.uuid4().hex, "code") for ids in units]
 
 
 def _publish(folder: Folder, *units: Sequence[int]) -> LogEntry:
-    parent = max(list_versions(folder), default=0)
     return commit(
         folder,
         schema=SCHEMA,
         fingerprint=MADE_BY,
         source_digest=repr(units),
         receipts=_write(folder, *units),
-        parent=parent,
+        parent=newest_entry(folder),
     )
 
 

@@ -1,0 +1,90 @@
+"""Garbage: files that no version refers to, deleted without a lease and without a clock.
+
+A collection is itself a commit. It condemns files in a log entry of its own and only then deletes
+them, so a driver that counted on one of them has prepared its commit on an older entry, loses it,
+reads the new one, and does the units again whose files are condemned. What is condemned once is
+condemned for ever: a collector that was thought dead may still delete it, and a writer that was
+thought dead may still put it again.
+"""
+
+import dataclasses
+import datetime
+import json
+import uuid
+from collections.abc import Collection
+
+from pipeline.commit import append, conflict
+from pipeline.folder import Folder
+from pipeline.log import (
+    CONDEMNED,
+    DATA,
+    QUARANTINE,
+    LogEntry,
+    content_name,
+    list_versions,
+    newest_entry,
+    read_condemned,
+    read_entry,
+    read_manifest,
+)
+
+
+def find_garbage(folder: Folder, keep: Collection[int]) -> list[str]:
+    """Paths of the files that no version to be kept refers to.
+
+    Units that were embedded and never committed are among them: a run in progress would embed them
+    again.
+
+    Args:
+        folder: the dataset's root.
+        keep: versions; the newest is kept in any case.
+    """
+    versions = list_versions(folder)
+    kept = {version for version in versions if version in keep} | set(versions[-1:])
+    entries = [read_entry(folder, version) for version in sorted(kept)]
+    live = {
+        path
+        for manifest in {entry.manifest for entry in entries}
+        for path in read_manifest(folder, manifest)["path"].to_pylist()
+    }
+    listed = (
+        f"{kind}/{made_by}/{name}"
+        for kind in (DATA, QUARANTINE)
+        for made_by in folder.folders(kind)
+        for name in folder.names(f"{kind}/{made_by}")
+    )
+    return [path for path in listed if path not in live]
+
+
+def collect(folder: Folder, keep: Collection[int]) -> list[str]:
+    """Condemn what `find_garbage` finds, and delete it; the paths.
+
+    Raises:
+        CommitConflict: another driver committed meanwhile; nothing was deleted.
+    """
+    newest = newest_entry(folder)
+    if newest is None:
+        return []
+    garbage = find_garbage(folder, keep)
+    if garbage:
+        _condemn(folder, newest, read_condemned(folder, newest).union(garbage))
+    for path in garbage:
+        folder.delete(path)
+    return garbage
+
+
+def _condemn(folder: Folder, newest: LogEntry, condemned: Collection[str]) -> None:
+    paths = json.dumps(sorted(condemned)).encode()
+    name = content_name(CONDEMNED, paths, "json")
+    folder.put(name, paths)
+    entry = dataclasses.replace(
+        newest,
+        version=newest.version + 1,
+        commit_id=uuid.uuid4().hex,
+        parent=newest.version,
+        kind="gc",
+        created_at=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        condemned=name,
+    )
+    if append(folder, entry).commit_id != entry.commit_id:
+        raise conflict(folder, entry.version)

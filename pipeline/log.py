@@ -1,0 +1,177 @@
+"""The root of a dataset: the log of commits, and what its entries lead to.
+
+    <root>/format.json          create-only: format version, dataset id, schema, fingerprint
+           log/<20 digits>.json THE commit point: create-only, contiguous, never deleted
+           manifests/<sha256>.parquet   content-addressed: one row for each file of a snapshot
+           data/<fingerprint 8>/<unit>-<attempt>.arrow         immutable Arrow IPC
+           quarantine/<fingerprint 8>/<unit>-<attempt>.arrow   rows that were not embedded
+           work/<fingerprint 8>/<unit>.<revision>.json         which attempt counts: `records`
+           condemned/<sha256>.json      content-addressed: files that may be deleted: `garbage`
+
+A snapshot is whole: an entry of the log names one manifest, the manifest names every file. Files
+that no entry leads to are invisible, so a reader that meets a half-finished run sees the snapshot
+before it, or none.
+"""
+
+import hashlib
+import io
+import json
+from dataclasses import dataclass
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from pipeline.errors import OutputError
+from pipeline.folder import Folder
+
+FORMAT_VERSION = 1
+FORMAT = "format.json"
+LOG = "log"
+MANIFESTS = "manifests"
+DATA = "data"
+QUARANTINE = "quarantine"
+CONDEMNED = "condemned"
+
+MANIFEST_SCHEMA = pa.schema(
+    [
+        pa.field("kind", pa.string()),
+        pa.field("unit", pa.string()),
+        pa.field("adapter", pa.string()),
+        pa.field("path", pa.string()),
+        pa.field("sha256", pa.string()),
+        pa.field("size", pa.int64()),
+        pa.field("rows", pa.int64()),
+    ]
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class LogEntry:
+    """One commit."""
+
+    version: int
+    """1 for the first, contiguous."""
+    commit_id: str
+    """Made up by the committer, to know its own entry again."""
+    parent: int
+    """The version it was prepared on; 0 for none."""
+    kind: str
+    """`snapshot`, or `gc`, which holds what its parent holds and condemns files."""
+    manifest: str
+    """Path of the manifest below the root; its name is its sha256."""
+    rows: int
+    """Embeddings in it."""
+    quarantined: int
+    """Items set aside."""
+    fingerprint: str
+    """Of every embedding in it."""
+    source_digest: str
+    """Of the work units it was made from: the same source gives the same digest."""
+    created_at: str
+    """By the committer's clock, UTC; nothing is decided by it."""
+    versions: dict[str, str]
+    """Of the software that made it."""
+    condemned: str | None = None
+    """Path of the list of files that may be deleted at any moment; None for none."""
+
+
+def list_versions(folder: Folder) -> list[int]:
+    """The committed versions, oldest first."""
+    numbers = (name.removesuffix(".json") for name in folder.names(LOG))
+    return [int(number) for number in numbers if number.isdecimal()]
+
+
+def read_entry(folder: Folder, version: int) -> LogEntry:
+    """One entry of the log.
+
+    Raises:
+        OutputError: its content is damaged.
+        FileNotFoundError: there is none of that version.
+    """
+    return parse_entry(folder, version, folder.get(entry_name(version)))
+
+
+def parse_entry(folder: Folder, version: int, data: bytes) -> LogEntry:
+    """The entry of these bytes.
+
+    Raises:
+        OutputError: they are damaged.
+    """
+    try:
+        return LogEntry(**json.loads(data))
+    except (ValueError, TypeError) as error:
+        raise OutputError(f"{folder.uri}/{entry_name(version)} is damaged: {error}") from error
+
+
+def newest_entry(folder: Folder) -> LogEntry | None:
+    """The newest entry of the log; None when nothing has been committed."""
+    versions = list_versions(folder)
+    return read_entry(folder, versions[-1]) if versions else None
+
+
+def read_condemned(folder: Folder, entry: LogEntry | None) -> frozenset[str]:
+    """Paths of the files that may be deleted at any moment, as of an entry.
+
+    Raises:
+        OutputError: the list is damaged.
+    """
+    if entry is None or entry.condemned is None:
+        return frozenset()
+    data = folder.get(entry.condemned)
+    if content_name(CONDEMNED, data, "json") != entry.condemned:
+        raise OutputError(f"{folder.uri}/{entry.condemned} is damaged: its sha256 is not its name")
+    return frozenset(json.loads(data))
+
+
+def content_name(kind: str, data: bytes, suffix: str) -> str:
+    """Where an object that is named by its content lies below the root."""
+    return f"{kind}/{hashlib.sha256(data).hexdigest()}.{suffix}"
+
+
+def generation(fingerprint: str) -> str:
+    """The folder, in each kind of file, of what was made in one way."""
+    return fingerprint[:8]
+
+
+def entry_name(version: int) -> str:
+    """Where an entry lies below the root."""
+    return f"{LOG}/{version:020}.json"
+
+
+def read_format(folder: Folder) -> dict[str, Any] | None:
+    """The parsed format.json; None when there is none.
+
+    Raises:
+        OutputError: it was written by a newer Nightjar.
+    """
+    try:
+        described: dict[str, Any] = json.loads(folder.get(FORMAT))
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    if described["format_version"] > FORMAT_VERSION:
+        raise OutputError(
+            f"{folder.uri!r} has format version {described['format_version']}, this Nightjar reads "
+            f"up to {FORMAT_VERSION}: install a newer one"
+        )
+    return described
+
+
+def schema_of(described: dict[str, Any]) -> pa.Schema:
+    """The embeddings' schema in a parsed format.json."""
+    return pa.ipc.read_schema(pa.py_buffer(bytes.fromhex(described["schema"])))
+
+
+def read_manifest(folder: Folder, name: str) -> pa.Table:
+    """The files of a snapshot, a table of `MANIFEST_SCHEMA`.
+
+    Raises:
+        OutputError: the manifest is missing or damaged.
+    """
+    try:
+        data = folder.get(name)
+    except FileNotFoundError:
+        raise OutputError(f"{folder.uri}/{name} is missing") from None
+    if content_name(MANIFESTS, data, "parquet") != name:
+        raise OutputError(f"{folder.uri}/{name} is damaged: its sha256 is not its name")
+    return pq.read_table(io.BytesIO(data))

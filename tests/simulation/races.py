@@ -1,0 +1,81 @@
+"""Random races, each decided by one seed."""
+
+from collections.abc import Callable
+from random import Random
+
+from pipeline.driver import Outcome
+from pipeline.errors import NightjarError
+from tests.simulation.dataset import Watcher, collector, driver, orphaned_worker
+from tests.simulation.schedule import PEACE, Killed, Odds, Process, Schedule, StoreFailure
+from tests.simulation.store import SimulatedFolder, Store
+
+SOURCES = ((0, 1), (1, 2), (0, 2))
+"""Three nights of one corpus."""
+
+_BASED = 0.7
+"""How often there is a version when the race begins."""
+
+
+_WEATHERS = (PEACE, Odds())
+
+
+def race(seed: int, *, store: Store | None = None, odds: Odds | None = None) -> None:
+    """Let drivers, orphaned workers and collectors race, then run one driver in peace.
+
+    Raises:
+        AssertionError: a guarantee is broken; the message holds the seed and every step.
+    """
+    random = Random(seed)
+    store = store or Store()
+    watcher = Watcher(store, SOURCES)
+    steps: list[str] = []
+    try:
+        if random.random() < _BASED:
+            Schedule(store, 0, PEACE, watcher.check).run({"first": driver(random.choice(SOURCES))})
+        for _ in range(random.randint(1, 2)):
+            weather = odds or random.choice(_WEATHERS)
+            schedule = Schedule(store, random.getrandbits(64), weather, watcher.check)
+            schedule.steps = steps
+            _demand_known_ends(schedule.run(_programs(random)), watcher)
+        _settle_down(store, watcher, random, steps)
+    except AssertionError as broken:
+        told = "\n".join(steps[-60:])
+        raise AssertionError(f"seed {seed}: {broken}\n{told}") from broken
+
+
+def _programs(random: Random) -> dict[str, Callable[[SimulatedFolder], object]]:
+    made: dict[str, Callable[[SimulatedFolder], object]] = {}
+    for number in range(random.randint(2, 5)):
+        source = random.choice(SOURCES)
+        kind = random.choice(("driver", "driver", "worker", "collector"))
+        made[f"{kind} {number} of {source}"] = {
+            "driver": lambda s=source: driver(s),
+            "worker": lambda s=source: orphaned_worker(s),
+            "collector": lambda s=source: collector(),
+        }[kind]()
+    return made
+
+
+def _demand_known_ends(processes: dict[str, Process], watcher: Watcher) -> None:
+    for process in processes.values():
+        if isinstance(process.result, Outcome):
+            watcher.acknowledged(process.result)
+        elif process.error is not None:
+            known = (Killed, StoreFailure, FileNotFoundError, NightjarError)
+            assert isinstance(process.error, known), f"{process.name} raised {process.error!r}"
+
+
+def _settle_down(store: Store, watcher: Watcher, random: Random, steps: list[str]) -> None:
+    """After everything, one more run gets what it wants, and a second finds it done."""
+    source = random.choice(SOURCES)
+    for run in range(2):
+        schedule = Schedule(store, 0, PEACE, watcher.check)
+        schedule.steps = steps
+        before = len(steps)
+        process = schedule.run({f"last {run}": driver(source)})[f"last {run}"]
+        assert process.error is None, f"the run in peace raised {process.error!r}"
+        assert isinstance(process.result, Outcome)
+        watcher.acknowledged(process.result)
+        watcher.check_version(process.result.entry.version)
+        wrote = [step for step in steps[before:] if " put " in step or " create " in step]
+        assert run == 0 or not wrote, f"a run of finished work wrote: {wrote}"

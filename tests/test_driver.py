@@ -1,0 +1,61 @@
+"""The driver's rounds: what it refuses, and when it gives up. Races are in `tests/simulation`."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import pytest
+
+from pipeline import driver as driving
+from pipeline.driver import drive
+from pipeline.errors import CommitConflict, RunError
+from pipeline.folder import Folder
+from pipeline.log import list_versions
+from pipeline.work import Receipt, WorkUnit
+from tests.simulation.dataset import MADE_BY, SCHEMA, embed, plan
+
+
+def _drive(folder: Folder, written_to: Folder, shards: Sequence[int] = (0, 1)) -> driving.Outcome:
+    def execute(units: Sequence[WorkUnit], revisions: Mapping[str, int]) -> list[Receipt]:
+        return embed(written_to, units, revisions)
+
+    return drive(
+        folder,
+        plan(shards),
+        schema=SCHEMA,
+        fingerprint=MADE_BY,
+        execute=execute,
+        accept=lambda receipts: None,
+    )
+
+
+def test_workers_that_write_to_a_disk_of_their_own_are_found_before_the_commit(
+    tmp_path: Path,
+) -> None:
+    here, elsewhere = Folder(str(tmp_path / "here")), Folder(str(tmp_path / "elsewhere"))
+    with pytest.raises(RunError, match=r"was written and is not there; on a cluster output\.uri"):
+        _drive(here, elsewhere)
+    assert not list_versions(here)
+
+
+def test_a_driver_whose_every_commit_is_lost_to_others_gives_up(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def lost(folder: Folder, **settings: object) -> None:
+        raise CommitConflict("another")
+
+    monkeypatch.setattr(driving, "commit", lost)
+    folder = Folder(str(tmp_path / "here"))
+    with pytest.raises(CommitConflict, match="others committed 10 times meanwhile"):
+        _drive(folder, folder)
+
+
+def test_the_outcome_tells_what_was_done_before(tmp_path: Path) -> None:
+    folder = Folder(str(tmp_path / "here"))
+    embed(folder, plan([1]), {})
+    outcome = _drive(folder, folder)
+    assert (outcome.resumed, outcome.entry.version) == (1, 1)
+    assert outcome.receipts is not None
+    assert len(outcome.receipts) == 2
+    again = _drive(folder, folder)
+    assert again.receipts is None
+    assert again.entry == outcome.entry
