@@ -27,9 +27,9 @@ from benchmarks.timing import Timing, TreeClock, interleave
 from pipeline import open_dataset
 from pipeline.commit import commit
 from pipeline.export import read_multivectors, to_parquet
+from pipeline.folder import Folder
 from pipeline.schema import embedded_schema, output_schema, vector_fields
 from pipeline.stages.sink import Sink
-from pipeline.storage import Folder
 
 IPC, EXPORT = "nightjar, Arrow IPC", "nightjar, Parquet export"
 FORMAT_ALONE = "pyarrow, Arrow IPC"
@@ -65,7 +65,7 @@ class Bench:
             fingerprint=_FINGERPRINT,
             source_digest=_FINGERPRINT,
             receipts=receipts,
-            parent=0,
+            parent=None,
         )
 
     def write_export(self) -> None:

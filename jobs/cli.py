@@ -56,6 +56,18 @@ def _parser() -> argparse.ArgumentParser:
     show.add_argument("--rows", type=int, default=3, help="rows to print")
     show.set_defaults(command=_show)
 
+    verify = commands.add_parser("verify", help="hold every file of a snapshot against its sha256")
+    verify.add_argument("uri", help="root of the dataset")
+    verify.add_argument("--version", type=int, help="a snapshot; the newest by default")
+    verify.set_defaults(command=_verify)
+
+    quarantine = commands.add_parser("quarantine", help="list what was set aside, by reason")
+    quarantine.add_argument("uri", help="root of the dataset")
+    quarantine.add_argument("--version", type=int, help="a snapshot; the newest by default")
+    quarantine.add_argument("--examples", type=int, default=3, help="items to print of each reason")
+    quarantine.add_argument("--json", action="store_true", help="print it as JSON")
+    quarantine.set_defaults(command=_quarantine)
+
     export = commands.add_parser(
         "export", help="write a snapshot for tools that want another format"
     )
@@ -181,6 +193,18 @@ def _show(arguments: argparse.Namespace) -> None:
     from jobs.show import run
 
     run(arguments.uri, arguments.version, arguments.rows)
+
+
+def _verify(arguments: argparse.Namespace) -> None:
+    from jobs.verify import run
+
+    run(arguments.uri, arguments.version)
+
+
+def _quarantine(arguments: argparse.Namespace) -> None:
+    from jobs.quarantine import run
+
+    run(arguments.uri, arguments.version, arguments.examples, arguments.json)
 
 
 def _export(arguments: argparse.Namespace) -> None:

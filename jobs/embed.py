@@ -2,18 +2,26 @@
 
 Everything a user can get wrong is checked before a cluster is started or a weight is loaded: the
 spec, the checkpoint's files, the source, the output. A second run of the same work finds its
-snapshot and does nothing.
+snapshot and does nothing; a run after one that was cut off finds the units that are done.
+
+Nothing that Ray says decides what is committed: the units' records do. When another driver commits
+meanwhile, or a collector condemns files, what is still valid is looked up again and only the rest
+is done again.
 """
 
 import shutil
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from functools import partial
 
 from jobs.progress import display
-from pipeline.commit import commit, demand_fit, digest, find_snapshot, reconcile
-from pipeline.dataset import LogEntry, list_versions
-from pipeline.errors import RunError
+from pipeline.commit import demand_fit, demand_healthy, digest, find_snapshot
+from pipeline.driver import Execute, drive
+from pipeline.folder import FIRST_PATIENCE, Folder
+from pipeline.log import newest_entry
 from pipeline.model.device import auto_dtype, pick_device
 from pipeline.model.processor import Processor
 from pipeline.report import RunReport, account, unchanged
@@ -22,9 +30,8 @@ from pipeline.stages.cluster import connected
 from pipeline.stages.flow import Recipe, open_model, run_in_process
 from pipeline.stages.plan import Plan, plan_work
 from pipeline.stages.ray_flow import run_on_ray
-from pipeline.stages.route import choose_pools, describe
-from pipeline.storage import Folder
-from pipeline.work import Receipt, tally
+from pipeline.stages.route import Pool, choose_pools, describe
+from pipeline.work import Receipt, WorkUnit, rows_by_adapter
 
 
 def run(spec: JobSpec, address: str, as_json: bool) -> None:
@@ -59,48 +66,47 @@ def embed(spec: JobSpec, address: str) -> RunReport:
     # `auto` is settled by the devices that are found; until then either may be meant
     dtypes = ("float32", "bfloat16") if spec.model.dtype == "auto" else (spec.model.dtype,)
     recipes = {dtype: Recipe.of(spec, checkpoint, plan, dtype) for dtype in dtypes}
+    # nothing would be lost yet: a wrong endpoint is told soon
+    Folder(spec.output.uri, FIRST_PATIENCE).demand_create()
     folder = Folder(spec.output.uri)
-    folder.demand_create()
-    parent = max(list_versions(folder), default=0)
-    entry = _done_before(folder, recipes, plan)
+    fingerprints = [recipe.fingerprint for recipe in recipes.values()]
+    demand_fit(folder, next(iter(recipes.values())).schema, fingerprints)
+    newest = newest_entry(folder)
+    done = (find_snapshot(newest, digest(plan.units, f), f) for f in fingerprints)
+    entry = next((entry for entry in done if entry is not None), None)
     if entry is not None:
+        # no cluster is started for nothing
         return unchanged(spec.output.uri, entry)
-    recipe, receipts = _execute(spec, recipes, plan, folder, address)
-    receipts = reconcile(plan.units, receipts, recipe.fingerprint)
-    if not any(receipt.data for receipt in receipts):
-        reasons = ", ".join(name for name, _ in tally(receipts).quarantined.most_common())
-        raise RunError(f"all {plan.rows} rows were quarantined ({reasons}); nothing was committed")
-    entry = commit(
-        folder,
-        schema=recipe.schema,
-        fingerprint=recipe.fingerprint,
-        source_digest=digest(plan.units, recipe.fingerprint),
-        receipts=receipts,
-        parent=parent,
-    )
+    with _devices(spec, recipes, plan, address) as (recipe, execute):
+        demand_fit(folder, recipe.schema, [recipe.fingerprint])
+        outcome = drive(
+            folder,
+            plan.units,
+            schema=recipe.schema,
+            fingerprint=recipe.fingerprint,
+            execute=execute,
+            accept=partial(demand_healthy, limits=spec.limits),
+        )
+    if outcome.receipts is None:
+        return unchanged(spec.output.uri, outcome.entry)
     return account(
-        receipts,
+        outcome.receipts,
         dataset=spec.output.uri,
-        version=entry.version,
+        version=outcome.entry.version,
+        resumed=outcome.resumed,
         seconds=time.monotonic() - started,
     )
 
 
-def _done_before(folder: Folder, recipes: Mapping[str, Recipe], plan: Plan) -> LogEntry | None:
-    fingerprints = [recipe.fingerprint for recipe in recipes.values()]
-    demand_fit(folder, next(iter(recipes.values())).schema, fingerprints)
-    found = (find_snapshot(folder, digest(plan.units, f), f) for f in fingerprints)
-    return next((entry for entry in found if entry is not None), None)
-
-
-def _execute(
-    spec: JobSpec, recipes: Mapping[str, Recipe], plan: Plan, folder: Folder, address: str
-) -> tuple[Recipe, list[Receipt]]:
+@contextmanager
+def _devices(
+    spec: JobSpec, recipes: Mapping[str, Recipe], plan: Plan, address: str
+) -> Iterator[tuple[Recipe, Execute]]:
+    """The recipe that fits the devices that are there, and how to have units done on them."""
     if address == "none":
         recipe = recipes.get(spec.model.dtype) or recipes[auto_dtype(pick_device("auto"))]
-        demand_fit(folder, recipe.schema, [recipe.fingerprint])
-        with display(plan.rows_by_adapter) as watch:
-            return recipe, run_in_process(recipe, plan.units, watch)
+        yield recipe, partial(_in_process, recipe)
+        return
     with connected(address) as cluster:
         pools = choose_pools(
             plan.rows_by_adapter,
@@ -111,7 +117,19 @@ def _execute(
         )
         on_gpu = any(pool.gpus for pool in pools)
         recipe = recipes.get(spec.model.dtype) or recipes["bfloat16" if on_gpu else "float32"]
-        demand_fit(folder, recipe.schema, [recipe.fingerprint])
-        print(describe(pools), file=sys.stderr)
-        with display(plan.rows_by_adapter) as watch:
-            return recipe, run_on_ray(recipe, plan.units, pools, watch)
+        yield recipe, partial(_on_ray, recipe, pools)
+
+
+def _in_process(
+    recipe: Recipe, units: Sequence[WorkUnit], revisions: Mapping[str, int]
+) -> list[Receipt]:
+    with display(rows_by_adapter(units)) as watch:
+        return run_in_process(replace(recipe, revisions=revisions), units, watch)
+
+
+def _on_ray(
+    recipe: Recipe, pools: tuple[Pool, ...], units: Sequence[WorkUnit], revisions: Mapping[str, int]
+) -> list[Receipt]:
+    print(describe(pools), file=sys.stderr)
+    with display(rows_by_adapter(units)) as watch:
+        return run_on_ray(replace(recipe, revisions=revisions), units, pools, watch)

@@ -79,6 +79,7 @@ class Reason(StrEnum):
     IMAGE_TOO_LARGE = "image_too_large"
     IMAGE_ASPECT_RATIO = "image_aspect_ratio"
     OOM = "oom"
+    NON_FINITE = "non_finite"
 
 
 class RowError(NightjarError):

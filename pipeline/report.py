@@ -4,7 +4,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 
-from pipeline.dataset import LogEntry
+from pipeline.log import LogEntry
 from pipeline.work import Receipt, tally
 
 
@@ -30,6 +30,8 @@ class RunReport:
     """Embeddings and rejects by adapter."""
     tokens: int
     """Tokens embedded."""
+    resumed: int
+    """Units that an earlier run had done."""
     files: int
     """Data files."""
     bytes: int
@@ -53,6 +55,8 @@ class RunReport:
         if self.items > self.rows:
             both = self.items - self.rows
             text += f"; {self.rows:,} source rows, {both:,} of them with a text and an image"
+        if self.resumed:
+            text += f"; {self.resumed:,} units of it by an earlier run"
         if self.quarantined:
             reasons = ", ".join(f"{count:,} {name}" for name, count in self.quarantined.items())
             text += f"; {sum(self.quarantined.values()):,} quarantined ({reasons})"
@@ -71,6 +75,7 @@ def unchanged(dataset: str, entry: LogEntry) -> RunReport:
         quarantined={},
         pools={},
         tokens=0,
+        resumed=0,
         files=0,
         bytes=0,
         seconds=0.0,
@@ -78,7 +83,7 @@ def unchanged(dataset: str, entry: LogEntry) -> RunReport:
 
 
 def account(
-    receipts: Sequence[Receipt], *, dataset: str, version: int, seconds: float
+    receipts: Sequence[Receipt], *, dataset: str, version: int, resumed: int, seconds: float
 ) -> RunReport:
     """The report of a run that has committed."""
     total = tally(receipts)
@@ -96,6 +101,7 @@ def account(
         quarantined=dict(total.quarantined.most_common()),
         pools=pools,
         tokens=total.tokens,
+        resumed=resumed,
         files=len(files),
         bytes=sum(file.size for file in files),
         seconds=seconds,

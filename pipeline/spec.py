@@ -229,6 +229,14 @@ class ComputeSpec(Section):
     )
 
 
+class LimitsSpec(Section):
+    """When a run is stopped rather than committed."""
+
+    quarantine_share: float = Field(
+        0.01, ge=0, le=1, description="the largest share of items set aside, from 0 to 1"
+    )
+
+
 class JobSpec(Section):
     """A job: what to embed, with what, to where."""
 
@@ -243,6 +251,7 @@ class JobSpec(Section):
     ] = Field(description="a source, or a list of them that share one dataset")
     output: OutputSpec = Field(description="the dataset")
     compute: ComputeSpec = Field(ComputeSpec(), description="the compute settings")
+    limits: LimitsSpec = Field(LimitsSpec(), description="when a run is stopped")
 
     @property
     def sources(self) -> tuple[SourceSpec, ...]:

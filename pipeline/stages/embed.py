@@ -1,5 +1,8 @@
 """Embed: run the network over the items of a unit. No tokenizer and no image decoder runs here.
 
+A vector that is not finite, or not of length one, is never handed on: its item is embedded once
+more, alone and in float32, and given up if that does not help.
+
 Legend: B items, T_i tokens of item i, D size of a vector of a multi-vector.
 """
 
@@ -11,8 +14,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from pipeline.errors import RowError
+from pipeline.errors import Reason, RowError
 from pipeline.model.engine import Engine
+from pipeline.model.health import unsound
 from pipeline.model.outputs import Embeddings
 from pipeline.model.processor import PreparedItem
 from pipeline.schema import embedded_schema
@@ -27,6 +31,7 @@ class Embed:
     def __init__(
         self,
         engine: Engine,
+        exact: Callable[[str], Engine],
         id_type: pa.DataType,
         kept: Sequence[pa.Field],
         vectors: Sequence[pa.Field],
@@ -35,11 +40,13 @@ class Embed:
 
         Args:
             engine: with the weights loaded.
+            exact: makes one that computes in float32, with the adapter it is given; it is let go
+                of after use.
             id_type: of the ids.
             kept: the columns carried along.
             vectors: the vector columns wanted, from `vector_fields`.
         """
-        self._engine = engine
+        self._engine, self._exact = engine, exact
         # always the same thread: torch keeps threads, and the allocator memory, for each that calls
         self._device = ThreadPoolExecutor(max_workers=1, thread_name_prefix="device")
         self._schema = embedded_schema(id_type, kept, vectors)
@@ -68,12 +75,39 @@ class Embed:
 
     def _run(self, ready: list[PreparedItem], adapter: str) -> Embeddings:
         self._engine.switch(adapter)
-        return self._engine.embed(
-            ready,
+        found = self._embed(self._engine, ready)
+        suspects = unsound(found)
+        if suspects:
+            self._redo(self._exact(adapter), ready, suspects, found)
+        return found
+
+    def _embed(self, engine: Engine, items: Sequence[PreparedItem]) -> Embeddings:
+        return engine.embed(
+            items,
             dims=[kind.list_size for kind in self._singles.values()],
             multi=self._multi is not None,
             multi_dtype="float32" if self._multi is None else _float_name(self._multi),
         )
+
+    def _redo(
+        self,
+        engine: Engine,
+        ready: Sequence[PreparedItem],
+        suspects: Sequence[int],
+        found: Embeddings,
+    ) -> None:
+        """Put better vectors, or the reason why there are none, into what was found."""
+        for index in suspects:
+            alone = self._embed(engine, [ready[index]])
+            if unsound(alone):
+                message = "its vectors are not finite, or not of length 1, in float32 either"
+                alone.faults[0] = RowError(Reason.NON_FINITE, message)
+            if alone.faults:
+                found.faults[index] = alone.faults[0]
+            for dim, single_BD in alone.singles.items():
+                found.singles[dim][index] = single_BD[0]
+            if found.multi is not None and alone.multi is not None:
+                found.multi[index] = alone.multi[0]
 
 
 def _prepared_items(items: pa.Table) -> list[PreparedItem]:

@@ -6,7 +6,7 @@ too small to start a cluster for.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
 from itertools import groupby
 from pathlib import Path
@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 import pyarrow as pa
 
+from pipeline.folder import Folder
 from pipeline.model.checkpoint import Checkpoint, open_checkpoint
 from pipeline.model.processor import Processor
 from pipeline.schema import output_schema, vector_fields
@@ -23,7 +24,7 @@ from pipeline.stages.plan import Plan
 from pipeline.stages.prepare import Prepare
 from pipeline.stages.sink import Sink
 from pipeline.stages.source import read_units
-from pipeline.storage import Folder, absolute, local_copy
+from pipeline.storage import absolute, local_copy
 from pipeline.work import Receipt, Tally, WorkUnit
 
 if TYPE_CHECKING:
@@ -66,6 +67,8 @@ class Recipe:
     """Root of the dataset."""
     fingerprint: str
     """Of every embedding."""
+    revisions: Mapping[str, int] = field(default_factory=dict)
+    """Of the records of units that are done again, by key; 0 for the others."""
 
     @classmethod
     def of(cls, spec: JobSpec, checkpoint: Checkpoint, plan: Plan, dtype: str) -> "Recipe":
@@ -133,6 +136,7 @@ class Recipe:
         """The embed stage, with the weights loaded and an adapter merged."""
         # only an actor needs the network and its library, whose import takes seconds: the workers
         # that read, prepare and write do without
+        from pipeline.model.budget import SMALLEST
         from pipeline.model.engine import Engine
         from pipeline.stages.embed import Embed
 
@@ -147,11 +151,23 @@ class Recipe:
             compiled=self.compiled,
         )
         engine.warm_up()
-        return Embed(engine, self.id_type, self.kept, self.vectors)
+
+        def exact(adapter: str) -> Engine:
+            return Engine(
+                checkpoint,
+                adapter,
+                device=device,
+                dtype="float32",
+                # one of its own is not worth measuring for single items
+                token_budget=SMALLEST,
+                compiled=False,
+            )
+
+        return Embed(engine, exact, self.id_type, self.kept, self.vectors)
 
     def sink(self) -> Sink:
         """The sink stage."""
-        return Sink(Folder(self.output), self.schema, self.fingerprint)
+        return Sink(Folder(self.output), self.schema, self.fingerprint, self.revisions)
 
 
 def open_model(path: str) -> Checkpoint:

@@ -17,7 +17,7 @@ from pipeline.shards import INSPECTORS, SUFFIXES, images
 from pipeline.shards.shape import Inspected, UnitSize, agree
 from pipeline.spec import JobSpec, SourceSpec
 from pipeline.storage import StoredObject, list_objects
-from pipeline.work import WorkUnit
+from pipeline.work import WorkUnit, rows_by_adapter
 
 _CONCURRENT_INSPECTIONS = 8
 
@@ -41,10 +41,7 @@ class Plan:
     @property
     def rows_by_adapter(self) -> dict[str, int]:
         """Source rows of each adapter that has any."""
-        rows: dict[str, int] = {}
-        for unit in self.units:
-            rows[unit.adapter] = rows.get(unit.adapter, 0) + unit.rows
-        return rows
+        return rows_by_adapter(self.units)
 
 
 def plan_work(spec: JobSpec, max_pixels: int) -> Plan:

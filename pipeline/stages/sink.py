@@ -1,41 +1,53 @@
 """Sink: write a unit's embeddings and its quarantined rows, and return the receipt.
 
-A file is built in memory, hashed, and put once under a name no other attempt has. Only the receipt
-makes it count: a file of an attempt that was retried is an orphan that no reader sees.
+A file is built in memory, hashed, and put once under a name no other attempt has. Then the receipt
+is recorded, unless another attempt's is there: the one that is there is returned, and our files
+are orphans that no reader sees.
 """
 
 import hashlib
 import uuid
 from collections import Counter
+from collections.abc import Mapping
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pipeline.dataset import DATA, QUARANTINE
 from pipeline.errors import ConservationError
+from pipeline.folder import Folder
+from pipeline.log import DATA, QUARANTINE, generation
+from pipeline.records import Records
 from pipeline.schema import quarantine_schema
-from pipeline.storage import Folder
 from pipeline.work import Receipt, WrittenFile
 
 
 class Sink:
     """Embedded items in, receipts out."""
 
-    def __init__(self, folder: Folder, schema: pa.Schema, fingerprint: str) -> None:
+    def __init__(
+        self,
+        folder: Folder,
+        schema: pa.Schema,
+        fingerprint: str,
+        revisions: Mapping[str, int] | None = None,
+    ) -> None:
         """Make the stage.
 
         Args:
             folder: the dataset's root.
             schema: of the embeddings, from `output_schema`.
             fingerprint: of every embedding.
+            revisions: by unit, of its record; 0 for those that are not named.
         """
         self._folder = folder
         self._schema = schema
         self._quarantine = quarantine_schema(schema.field("id").type)
-        self._generation = fingerprint[:8]
+        self._generation = generation(fingerprint)
+        self._records = Records(folder, fingerprint)
+        self._revisions = revisions or {}
 
     def __call__(self, items: pa.Table, unit: str, adapter: str) -> Receipt:
-        """Write one unit, a table of `embedded_schema`.
+        """Write one unit, a table of `embedded_schema`; the receipt that counts for it.
 
         Raises:
             ConservationError: an item is there twice.
@@ -48,7 +60,7 @@ class Sink:
         faulty = items.filter(pc.is_valid(items["reason"]))
         # as a rule there is none, and a filter copies every vector
         well = items.filter(pc.is_null(items["reason"])) if faulty.num_rows else items
-        return Receipt(
+        receipt = Receipt(
             unit=unit,
             adapter=adapter,
             rows=len(set(rows)),
@@ -59,6 +71,7 @@ class Sink:
             data=self._write(DATA, self._output(well), unit),
             quarantine=self._write(QUARANTINE, self._set_aside(faulty), unit),
         )
+        return self._records.record(receipt, self._revisions.get(unit, 0))
 
     def _output(self, items: pa.Table) -> pa.Table:
         kept = items["kept"].combine_chunks()

@@ -114,6 +114,7 @@ def write_spec(path: Path, corpus: Path, checkpoint: Path, output: Path) -> Path
         ],
         "output": {"uri": str(output), "single": {"dim": 32}, "multi": {"dtype": "float16"}},
         "compute": {"unit_rows": 8},
+        "limits": {"quarantine_share": 1.0},
     }
     path.write_text(yaml.safe_dump(spec))
     return path

@@ -84,6 +84,7 @@ def write_spec(
         "name": "test",
         "model": {"path": str(checkpoint), "max_pixels": 28 * 28 * 6, "max_length": 64},
         "source": source,
+        "limits": {"quarantine_share": 1.0},
         "output": output
         or {"uri": str(directory / "out"), "single": {"dim": 32}, "multi": {"dtype": "float32"}},
     }

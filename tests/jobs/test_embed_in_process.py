@@ -12,10 +12,10 @@ import pytest
 from torch import nn
 
 from pipeline import Embedder, open_dataset
+from pipeline.folder import Folder
 from pipeline.model.engine import Engine
 from pipeline.model.outputs import Outputs
 from pipeline.model.staging import Pack
-from pipeline.storage import Folder
 from tests.jobs import (
     TASKS,
     TEXTS,

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from pipeline import open_dataset
-from pipeline.storage import Folder
+from pipeline.folder import Folder
 from tests.jobs import embed, write_parquet, write_spec
 
 Captured = pytest.CaptureFixture[str]
@@ -90,7 +90,7 @@ def test_a_run_in_which_no_row_is_embedded_fails_with_exit_code_1(
 ) -> None:
     source = write_parquet(tmp_path / "a.parquet", body=["", " ", "", ""])
     assert embed(write_spec(tmp_path, tiny_checkpoint, source)) == 1
-    expected = "nightjar: all 4 rows were quarantined (empty_input); nothing was committed"
+    expected = "nightjar: all 4 items were quarantined (4 empty_input); nothing was committed"
     assert capsys.readouterr().err.splitlines()[-1] == expected
     assert Folder(str(tmp_path / "out")).names("log") == []
 

@@ -11,9 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.errors import ConservationError
+from pipeline.folder import Folder
 from pipeline.schema import embedded_schema, output_schema, quarantine_schema, vector_fields
 from pipeline.stages.sink import Sink
-from pipeline.storage import Folder
 from pipeline.work import WrittenFile
 
 KEPT = (pa.field("title", pa.string()),)
@@ -95,20 +95,28 @@ def test_a_file_without_rows_is_not_written(folder: Folder, tmp_path: Path) -> N
     well = sink(_items((0, "text", None)), UNIT, "code")
     assert well.quarantine is None
     assert not (tmp_path / "quarantine").exists()
-    aside = sink(_items((0, None, "null_input")), UNIT, "code")
+    aside = sink(_items((0, None, "null_input")), "v" * 32, "code")
     assert aside.data is None
     assert aside.tokens == 0
     assert len(list(tmp_path.rglob("data/*/*"))) == 1
 
 
-def test_every_attempt_has_files_of_its_own(folder: Folder, tmp_path: Path) -> None:
+def test_every_attempt_has_files_of_its_own_and_the_first_counts(
+    folder: Folder, tmp_path: Path
+) -> None:
     sink, items = Sink(folder, SCHEMA, "f" * 64), _items((0, "text", None), (1, "text", None))
     first, second = (sink(items, UNIT, "code") for _ in range(2))
-    assert first.data is not None
-    assert second.data is not None
-    assert first.data.path != second.data.path
-    assert first.data.sha256 == second.data.sha256
-    assert len(list(tmp_path.rglob("data/*/*.arrow"))) == 2
+    assert second == first
+    written = sorted(path.read_bytes() for path in tmp_path.rglob("data/*/*.arrow"))
+    assert len(written) == 2
+    assert written[0] == written[1]
+
+
+def test_a_unit_that_is_done_again_is_recorded_under_its_revision(folder: Folder) -> None:
+    first = Sink(folder, SCHEMA, "f" * 64)(_items((0, "text", None)), UNIT, "code")
+    again = Sink(folder, SCHEMA, "f" * 64, {UNIT: 1})(_items((0, "text", None)), UNIT, "code")
+    assert again.data != first.data
+    assert folder.names("work/ffffffff") == [f"{UNIT}.0.json", f"{UNIT}.1.json"]
 
 
 @pytest.mark.parametrize("modality", ["text", None])
