@@ -9,6 +9,7 @@
     ├── RunError               exit code 1: the run itself failed, nothing was committed
     │   ├── ConservationError  rows in and rows out differ
     │   ├── CommitConflict     another driver committed first
+    │   ├── SourceChanged      an object was replaced while the run read it
     │   └── UnexpectedError    an exception of a worker that is none of these: a bug, shown whole
     └── RowError               one row cannot be embedded: it becomes a quarantine row
 
@@ -57,6 +58,10 @@ class ConservationError(RunError):
 
 class CommitConflict(RunError):
     """Another driver committed the same version first."""
+
+
+class SourceChanged(RunError):
+    """An object of the source was replaced while the run read it."""
 
 
 class UnexpectedError(RunError):

@@ -14,7 +14,7 @@ from filelock import FileLock
 from fsspec import AbstractFileSystem
 from fsspec.utils import get_protocol
 
-from pipeline.errors import SourceError
+from pipeline.errors import SourceChanged, SourceError
 from pipeline.patience import store_errors
 
 _GLOB = frozenset("*?[")
@@ -124,6 +124,26 @@ def read_object(uri: str, start: int | None = None, stop: int | None = None) -> 
     """The bytes of an object, or of a range of it."""
     at = locate(uri)
     return cast(bytes, at.filesystem.cat_file(at.path, start=start, end=stop))
+
+
+def demand_unchanged(listed: StoredObject) -> None:
+    """Refuse what has been read since an object was listed, unless it is still that object.
+
+    Raises:
+        SourceChanged: it was replaced, or is gone.
+    """
+    at = locate(listed.uri)
+    at.filesystem.invalidate_cache(at.path)
+    try:
+        now = _stored(at, at.path, at.filesystem.info(at.path))
+    except FileNotFoundError:
+        now = None
+    if now != listed:
+        what = "removed" if now is None else "changed"
+        raise SourceChanged(
+            f"{listed.uri} was {what} while the run read it; run the same command again: what is "
+            "done is kept"
+        )
 
 
 @cache

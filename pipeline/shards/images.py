@@ -8,7 +8,13 @@ import pyarrow as pa
 from pipeline.errors import Reason
 from pipeline.shards.shape import Inspected, SourceRow, UnitSize, count_adapters, to_table
 from pipeline.spec import SourceSpec
-from pipeline.storage import StoredObject, base_directory, locate, read_object
+from pipeline.storage import (
+    StoredObject,
+    base_directory,
+    demand_unchanged,
+    locate,
+    read_object,
+)
 from pipeline.work import Segment
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff")
@@ -46,6 +52,7 @@ def read(
     def row(file: StoredObject) -> SourceRow:
         try:
             content, fault = read_object(file.uri), None
+            demand_unchanged(file)
         except FileNotFoundError:
             content, fault = None, (Reason.IMAGE_NOT_FOUND, "it was listed and is gone")
         name = _relative(locate(file.uri).path, bases)

@@ -9,6 +9,7 @@ import pyarrow.compute as pc
 from pipeline.errors import RunError
 from pipeline.shards import READERS
 from pipeline.spec import SourceSpec
+from pipeline.storage import demand_unchanged
 from pipeline.tasks import adapter_for
 from pipeline.work import WorkUnit
 
@@ -30,12 +31,13 @@ def read_units(
         kept: the columns carried to the output, of all sources.
 
     Raises:
-        RunError: the shard cannot be read, or has fewer rows than were planned: it changed
-            meanwhile.
+        SourceChanged: the shard is not the one that was planned.
+        RunError: the shard cannot be read.
     """
     try:
         yield from _units(source, units, id_type, kept)
     except (OSError, pa.ArrowException, tarfile.TarError) as error:
+        _demand_same_shard(units[0])
         reason = str(error).splitlines()[0]
         raise RunError(f"{units[0].segment.shard.uri} cannot be read: {reason}") from error
 
@@ -56,15 +58,21 @@ def _units(
         count = sum(part.num_rows for part in held)
         while pending and first + count >= pending[0].stop:
             unit, rows = pending.pop(0), pa.concat_tables(held)
+            _demand_same_shard(unit)
             yield unit, rows.slice(unit.start - first, unit.rows)
             rest = rows.slice(unit.stop - first)
             held, first, count = [rest], unit.stop, rest.num_rows
         if not pending:
             return
-    raise RunError(
-        f"{units[0].segment.shard.uri} has fewer rows than when it was planned: it was changed "
-        "while the run read it; run the same command again"
-    )
+    _demand_same_shard(units[0])
+    raise RunError(f"{units[0].segment.shard.uri} has fewer rows than were planned")
+
+
+def _demand_same_shard(unit: WorkUnit) -> None:
+    """What is the same after it was read was the same all the while."""
+    # the files of a folder of images are looked at one by one, when they are read
+    if not unit.segment.files:
+        demand_unchanged(unit.segment.shard)
 
 
 def _rows_of(adapter: str, table: pa.Table) -> pa.Table:
