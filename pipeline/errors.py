@@ -85,6 +85,8 @@ class Reason(StrEnum):
     IMAGE_ASPECT_RATIO = "image_aspect_ratio"
     OOM = "oom"
     NON_FINITE = "non_finite"
+    DECODER_CRASH = "decoder_crash"
+    WORKER_CRASH = "worker_crash"
 
 
 class RowError(NightjarError):

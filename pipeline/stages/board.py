@@ -1,10 +1,12 @@
-"""The board: what workers tell the driver of a run in progress: counts, and what went wrong.
+"""The board: what workers tell the driver of a run in progress: counts, attempts, what went wrong.
 
 Writers add their receipts, the driver reads. A retried unit may be counted twice here: the counts
-are for people to look at, the commit trusts receipts alone.
+are for people to look at, the commit trusts receipts alone. Whoever takes up a unit says so first,
+so that a unit whose worker dies is known to have been tried.
 """
 
 import traceback
+from collections import Counter
 
 from pipeline.errors import NightjarError, UnexpectedError
 from pipeline.work import Receipt, Tally
@@ -16,6 +18,12 @@ class Board:
     def __init__(self) -> None:
         self._tallies: dict[str, Tally] = {}
         self._failure: NightjarError | None = None
+        self._attempts: Counter[tuple[str, str]] = Counter()
+
+    def take_up(self, stage: str, unit: str) -> int:
+        """A worker begins a stage of a unit: how often somebody has, this time included."""
+        self._attempts[stage, unit] += 1
+        return self._attempts[stage, unit]
 
     def add(self, receipt: Receipt) -> None:
         """Count a unit that was written."""

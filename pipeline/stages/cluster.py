@@ -12,7 +12,7 @@ import socket
 import sys
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass
 
 import ray
@@ -61,7 +61,8 @@ def connected(address: str) -> Iterator[Resources]:
     if address == LOCAL and "RAY_AUTH_MODE" not in os.environ:
         # Ray turns its token on for a local cluster; with one here it writes none to the home
         os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
-    with _native_noise_aside():
+    # Ray prints what its raylets say to standard output, which is for the account of the run
+    with _native_noise_aside(), redirect_stdout(sys.stderr):
         try:
             ray.init(
                 address=address,

@@ -21,10 +21,11 @@ from ray.data.block import Block, BlockMetadata
 from ray.data.datasource import Datasink, Datasource, ReadTask, WriteResult
 from ray.exceptions import RayError
 
-from pipeline.errors import NightjarError, UnexpectedError
+from pipeline.errors import NightjarError, Reason, UnexpectedError
 from pipeline.stages.board import Board, tellable
 from pipeline.stages.cluster import configure_data
 from pipeline.stages.flow import Recipe, Watch, opened_together
+from pipeline.stages.isolated import Process, Work, bisect
 from pipeline.stages.route import TASK_CPUS, Pool
 from pipeline.work import Receipt, WorkUnit
 
@@ -36,6 +37,8 @@ PARCEL = pa.schema(
     ]
 )
 _WATCH_SECONDS = 0.5
+_DEATHS = 2
+"""Of workers at one stage of a unit, before it is done in a process that may die."""
 
 
 def run_on_ray(
@@ -165,6 +168,9 @@ class PrepareParcel:
         # a preparing task shares its core with others: torch's resize stays on one thread
         torch.set_num_threads(1)
         unit, adapter, rows = open_parcel(parcel)
+        work = Work(recipe=self._recipe)
+        if _is_deadly(self._board, work, unit):
+            return pack_parcel(unit, adapter, _isolated(work, rows, Reason.DECODER_CRASH))
         return pack_parcel(unit, adapter, self._recipe.prepare()(rows))
 
 
@@ -174,9 +180,11 @@ class EmbedParcel:
     def __init__(self, recipe: Recipe, pool: Pool, board: Any) -> None:
         torch.set_num_threads(pool.threads)
         self._board = board
+        self._recipe = recipe
+        self._device = "cuda" if pool.gpus else "cpu"
         self._failure: NightjarError | None = None
         try:
-            self._embed = recipe.embed(pool.adapters[0], "cuda" if pool.gpus else "cpu")
+            self._embed = recipe.embed(pool.adapters[0], self._device)
         except Exception as error:
             # kept for the first call: Ray starts an actor whose constructor fails again, loudly
             self._failure = tellable(error)
@@ -190,6 +198,9 @@ class EmbedParcel:
         if self._failure is not None:
             raise self._failure
         unit, adapter, items = open_parcel(parcel)
+        work = Work(recipe=self._recipe, adapter=adapter, device=self._device)
+        if _is_deadly(self._board, work, unit):
+            return pack_parcel(unit, adapter, _isolated(work, items, Reason.WORKER_CRASH))
         return pack_parcel(unit, adapter, self._embed(items, adapter))
 
 
@@ -240,6 +251,17 @@ def open_parcel(parcel: pa.Table) -> tuple[str, str, pa.Table]:
 
 def _offsets(size: int) -> pa.Buffer:
     return pa.array([0, size], pa.int64()).buffers()[1]
+
+
+def _is_deadly(board: Any, work: Work, unit: str) -> bool:
+    """Whether whoever took up this stage of the unit before has died of it, as often as allowed."""
+    attempt: int = _asked(board.take_up, work.stage, unit) or 1
+    return attempt > _DEATHS
+
+
+def _isolated(work: Work, table: pa.Table, reason: Reason) -> pa.Table:
+    with Process(work) as call:
+        return bisect(call, table, work.stage, reason)
 
 
 @contextmanager

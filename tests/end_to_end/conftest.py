@@ -5,10 +5,11 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
+from types import MappingProxyType
 
 import pytest
 
@@ -34,14 +35,16 @@ class Finished:
     err: str
 
 
-def nightjar(*arguments: str | Path) -> Finished:
+def nightjar(
+    *arguments: str | Path, environment: Mapping[str, str] = MappingProxyType({})
+) -> Finished:
     """Run the command as a user does, in a process of its own."""
     done = subprocess.run(
         [sys.executable, "-m", "jobs.cli", *map(str, arguments)],
-        env=ENVIRONMENT,
+        env=ENVIRONMENT | environment,
         capture_output=True,
         text=True,
-        timeout=150,
+        timeout=400,
         check=False,
     )
     return Finished(code=done.returncode, out=done.stdout, err=done.stderr)

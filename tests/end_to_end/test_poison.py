@@ -1,0 +1,60 @@
+"""Rows that kill workers of a real cluster: found, set aside, and everything else embedded."""
+
+import json
+import os
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from pipeline import open_dataset
+from tests.end_to_end.conftest import nightjar
+from tests.jobs import write_spec
+
+pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.timeout(600)]
+
+_POISON = Path(__file__).parent.parent / "faults" / "poison"
+_ROWS, _UNIT = 8, 4
+_KILLS_PREPARE, _KILLS_EMBED = 2, 7
+
+
+def test_a_unit_that_kills_its_worker_is_searched_for_the_rows_that_do_it(
+    tmp_path: Path, tiny_checkpoint: Path
+) -> None:
+    texts = [f"text number {row}" for row in range(_ROWS)]
+    texts[_KILLS_PREPARE] = "POISON"
+    # longer than the spec's max_length: it is cut, and those the poisoned engine dies of
+    texts[_KILLS_EMBED] = "a word after another " * 40
+    pq.write_table(
+        pa.table({"doc": pa.array(range(_ROWS)), "body": texts}), tmp_path / "docs.parquet"
+    )
+    source = {
+        "uri": str(tmp_path / "docs.parquet"),
+        "format": "parquet",
+        "id": "doc",
+        "text": "body",
+        "task": "retrieval.passage",
+    }
+    spec = write_spec(tmp_path, tiny_checkpoint, source)
+    sliced = ("--set", f"compute.unit_rows={_UNIT}")
+    # one actor, whose end ends every unit it holds
+    pools = ("--set", "compute.pools={retrieval: {max: 1, cpus: 0.25}}")
+    poisoned = {"PYTHONPATH": f"{_POISON}{os.pathsep}{Path.cwd()}"}
+    done = nightjar("embed", spec, *sliced, *pools, "--json", environment=poisoned)
+    assert done.code == 0, done.err
+    assert json.loads(done.out)["quarantined"] == {"decoder_crash": 1, "worker_crash": 1}
+    dataset = open_dataset(str(tmp_path / "out"))
+    aside = {row["id"]: row["reason"] for row in dataset.quarantine().to_pylist()}
+    assert aside == {_KILLS_PREPARE: "decoder_crash", _KILLS_EMBED: "worker_crash"}
+    healthy = nightjar(
+        "embed", spec, *sliced, "--address", "none", "--set", f"output.uri={tmp_path / 'healthy'}"
+    )
+    assert healthy.code == 0, healthy.err
+    clean = open_dataset(str(tmp_path / "healthy")).to_table().sort_by("id")
+    kept = clean.filter(pa.compute.invert(pa.compute.is_in(clean["id"], pa.array(list(aside)))))
+    found = dataset.to_table().sort_by("id")
+    assert found["id"].to_pylist() == kept["id"].to_pylist()
+    difference = np.stack(found["embedding"].to_numpy()) - np.stack(kept["embedding"].to_numpy())
+    assert np.abs(difference).max() < 1e-5
