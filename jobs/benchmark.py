@@ -118,7 +118,7 @@ def _print(measurement: Measurement, price: float | None) -> None:
         f"memory {ceilings.bytes_per_second / 1e9:,.1f} GB/s"
     )
     table = Table(box=None, pad_edge=False)
-    heads = ("items/s", "tokens/s", "% of limit", "busy", "padding", "memory", "per hour")
+    heads = ("items", "items/s", "tokens/s", "% of limit", "busy", "padding", "memory", "per hour")
     for head in ("mix", *heads, *(() if price is None else ("per million",))):
         table.add_column(head, justify="left" if head == "mix" else "right")
     for mix in measurement.mixes:
@@ -129,6 +129,7 @@ def _print(measurement: Measurement, price: float | None) -> None:
 def _cells(mix: MixResult, price: float | None) -> tuple[str, ...]:
     cost = () if price is None else (f"{cost_per_million(mix, price):,.2f}",)
     return (
+        f"{mix.items:,}",
         f"{mix.items_per_second:,.1f}",
         f"{mix.tokens_per_second:,.0f}",
         f"{100 * mix.ceiling_share:.1f}",

@@ -5,6 +5,7 @@ called, so that `nightjar show` does not wait for torch.
 """
 
 import argparse
+import math
 import sys
 import traceback
 from collections.abc import Callable, Sequence
@@ -36,7 +37,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"nightjar: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
-        print("nightjar: interrupted; nothing was committed", file=sys.stderr)
+        print(
+            "nightjar: interrupted; nothing was committed; the same command goes on from here",
+            file=sys.stderr,
+        )
         return 1
     return 0
 
@@ -157,9 +161,14 @@ def _add_benchmark(commands: "argparse._SubParsersAction[argparse.ArgumentParser
         help="make multi-vectors beside the single vectors",
     )
     benchmark.add_argument(
-        "--seconds", type=float, default=10.0, help="about how long each mix is repeated"
+        "--seconds",
+        type=_above_zero,
+        default=10.0,
+        help="about how long each mix is repeated; a second or two tells little",
     )
-    benchmark.add_argument("--price", type=float, help="of the device for an hour, in any currency")
+    benchmark.add_argument(
+        "--price", type=_above_zero, help="of the device for an hour, in any currency"
+    )
     benchmark.add_argument(
         "--output", default="./benchmark", help="where benchmark.json and benchmark.png go"
     )
@@ -170,6 +179,13 @@ def _positive(text: str) -> int:
     value = int(text)
     if value < 1:
         raise argparse.ArgumentTypeError(f"{text} is below 1")
+    return value
+
+
+def _above_zero(text: str) -> float:
+    value = float(text)
+    if not 0 < value < math.inf:
+        raise argparse.ArgumentTypeError(f"{text} is not above 0")
     return value
 
 

@@ -16,10 +16,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
+from itertools import islice
 
 from jobs.progress import display
 from pipeline.commit import demand_fit, demand_healthy, digest, find_snapshot
+from pipeline.dataset import read_quarantine
 from pipeline.driver import Execute, drive
+from pipeline.errors import RunError
 from pipeline.folder import FIRST_PATIENCE, Folder
 from pipeline.log import newest_entry
 from pipeline.model.device import auto_dtype, pick_device
@@ -33,6 +36,9 @@ from pipeline.stages.ray_flow import run_on_ray
 from pipeline.stages.route import Pool, choose_pools, describe
 from pipeline.work import Receipt, WorkUnit, rows_by_adapter
 
+_EXAMPLES = 3
+"""Items to name of those that were set aside."""
+
 
 def run(spec: JobSpec, address: str, as_json: bool) -> None:
     """The command."""
@@ -44,7 +50,8 @@ def run(spec: JobSpec, address: str, as_json: bool) -> None:
     print(f"dataset: {report.dataset} (version {report.version})")
     # as it can be typed here: the quickstart's environment is not on the path
     command = "nightjar" if shutil.which("nightjar") else sys.argv[0]
-    print(f"next:    {command} show {report.dataset}")
+    what = "quarantine" if report.quarantined else "show"
+    print(f"next:    {command} {what} {report.dataset}")
 
 
 def embed(spec: JobSpec, address: str) -> RunReport:
@@ -85,7 +92,7 @@ def embed(spec: JobSpec, address: str) -> RunReport:
             schema=recipe.schema,
             fingerprint=recipe.fingerprint,
             execute=execute,
-            accept=partial(demand_healthy, limits=spec.limits),
+            accept=partial(_accept, folder, spec),
         )
     if outcome.receipts is None:
         return unchanged(spec.output.uri, outcome.entry)
@@ -98,6 +105,16 @@ def embed(spec: JobSpec, address: str) -> RunReport:
     )
 
 
+def _accept(folder: Folder, spec: JobSpec, receipts: Sequence[Receipt]) -> None:
+    """Refuse too large a quarantine, and name some of what is in it: nothing else would."""
+    try:
+        demand_healthy(receipts, spec.limits)
+    except RunError as error:
+        for row in islice(read_quarantine(folder, receipts), _EXAMPLES):
+            error.add_note(f"  {row['reason']}: {row['message']}\n    {row['locator']}")
+        raise
+
+
 @contextmanager
 def _devices(
     spec: JobSpec, recipes: Mapping[str, Recipe], plan: Plan, address: str
@@ -105,7 +122,7 @@ def _devices(
     """The recipe that fits the devices that are there, and how to have units done on them."""
     if address == "none":
         recipe = recipes.get(spec.model.dtype) or recipes[auto_dtype(pick_device("auto"))]
-        yield recipe, partial(_in_process, recipe)
+        yield recipe, partial(_in_process, recipe, plan)
         return
     with connected(address) as cluster:
         pools = choose_pools(
@@ -117,19 +134,31 @@ def _devices(
         )
         on_gpu = any(pool.gpus for pool in pools)
         recipe = recipes.get(spec.model.dtype) or recipes["bfloat16" if on_gpu else "float32"]
-        yield recipe, partial(_on_ray, recipe, pools)
+        yield recipe, partial(_on_ray, recipe, plan, pools)
 
 
 def _in_process(
-    recipe: Recipe, units: Sequence[WorkUnit], revisions: Mapping[str, int]
+    recipe: Recipe, plan: Plan, units: Sequence[WorkUnit], revisions: Mapping[str, int]
 ) -> list[Receipt]:
+    _tell_rest(plan, units)
     with display(rows_by_adapter(units)) as watch:
         return run_in_process(replace(recipe, revisions=revisions), units, watch)
 
 
 def _on_ray(
-    recipe: Recipe, pools: tuple[Pool, ...], units: Sequence[WorkUnit], revisions: Mapping[str, int]
+    recipe: Recipe,
+    plan: Plan,
+    pools: tuple[Pool, ...],
+    units: Sequence[WorkUnit],
+    revisions: Mapping[str, int],
 ) -> list[Receipt]:
     print(describe(pools), file=sys.stderr)
+    _tell_rest(plan, units)
     with display(rows_by_adapter(units)) as watch:
         return run_on_ray(replace(recipe, revisions=revisions), units, pools, watch)
+
+
+def _tell_rest(plan: Plan, units: Sequence[WorkUnit]) -> None:
+    done = plan.rows - sum(unit.rows for unit in units)
+    if done:
+        print(f"{done:,} of {plan.rows:,} rows were done by an earlier run", file=sys.stderr)

@@ -1,14 +1,15 @@
 """`nightjar verify`: every file of a snapshot, read and held against its sha256."""
 
 from pipeline.dataset import open_dataset
-from pipeline.errors import OutputError
+from pipeline.errors import OutputError, RunError
 
 
 def run(uri: str, version: int | None) -> None:
     """The command.
 
     Raises:
-        OutputError: no dataset is there, no such version, or files are damaged or gone; names them.
+        OutputError: no dataset is there, or no such version.
+        RunError: files are damaged or gone; names them.
     """
     dataset = open_dataset(uri, version)
     files = dataset.files
@@ -20,7 +21,7 @@ def run(uri: str, version: int | None) -> None:
             damaged.append(str(error))
     if damaged:
         listed = "".join(f"\n  {sentence}" for sentence in damaged)
-        raise OutputError(
+        raise RunError(
             f"{len(damaged)} of the {len(files)} files of version {dataset.version} cannot be "
             f"trusted; embed again to another output.uri:{listed}"
         )

@@ -2,7 +2,8 @@
 
 import hashlib
 import io
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -22,7 +23,7 @@ from pipeline.log import (
     schema_of,
 )
 from pipeline.schema import quarantine_schema
-from pipeline.work import WrittenFile
+from pipeline.work import Receipt, WrittenFile
 
 
 class Dataset:
@@ -136,6 +137,14 @@ class Dataset:
             format=pads.IpcFileFormat(),
             filesystem=self._folder.arrow_filesystem(),
         )
+
+
+def read_quarantine(folder: Folder, receipts: Iterable[Receipt]) -> Iterator[dict[str, Any]]:
+    """The items that some units set aside, committed or not, with their reasons."""
+    for receipt in receipts:
+        if receipt.quarantine is not None:
+            with pa.ipc.open_file(io.BytesIO(folder.get(receipt.quarantine.path))) as file:
+                yield from file.read_all().to_pylist()
 
 
 def open_dataset(uri: str, version: int | None = None) -> Dataset:

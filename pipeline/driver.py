@@ -35,8 +35,8 @@ class Outcome:
     """The snapshot that holds the work."""
     receipts: list[Receipt] | None
     """Of all units, in the order of the plan; None when the snapshot was there before."""
-    resumed: int
-    """Units that were done before we began."""
+    resumed: list[Receipt]
+    """Of the units that were done before we began."""
 
 
 def drive(
@@ -63,16 +63,16 @@ def drive(
         CommitConflict: others kept committing to this output.
     """
     records, planned = Records(folder, fingerprint), {u.key(fingerprint): u for u in units}
-    source_digest, resumed = digest(units, fingerprint), None
+    source_digest = digest(units, fingerprint)
+    resumed: list[Receipt] | None = None
     for _ in range(_ROUNDS):
         newest = newest_entry(folder)
         if entry := find_snapshot(newest, source_digest, fingerprint):
-            return Outcome(entry=entry, receipts=None, resumed=len(units))
+            return Outcome(entry=entry, receipts=None, resumed=[])
         standing = records.standing(planned, read_condemned(folder, newest))
-        resumed = len(standing.receipts) if resumed is None else resumed
+        resumed = list(standing.receipts.values()) if resumed is None else resumed
         if standing.revisions:
-            done = _execute_rest(standing, planned, execute)
-            _demand_there(folder, records, done, newest)
+            _demand_there(folder, records, _execute_rest(standing, planned, execute), newest)
             continue
         receipts = reconcile(units, standing.receipts, fingerprint)
         accept(receipts)

@@ -30,8 +30,10 @@ class RunReport:
     """Embeddings and rejects by adapter."""
     tokens: int
     """Tokens embedded."""
-    resumed: int
-    """Units that an earlier run had done."""
+    resumed_rows: int
+    """Source rows that an earlier run had done."""
+    resumed_tokens: int
+    """Their tokens."""
     files: int
     """Data files."""
     bytes: int
@@ -50,13 +52,14 @@ class RunReport:
         embedded = sum(self.embedded.values())
         parts = ", ".join(f"{count:,} {name}" for name, count in sorted(self.embedded.items()))
         text = (
-            f"{embedded:,} rows embedded ({parts}), {self.tokens:,} tokens in {self.seconds:.1f} s"
+            f"{embedded:,} rows embedded ({parts}), "
+            f"{self.tokens - self.resumed_tokens:,} tokens in {self.seconds:.1f} s"
         )
         if self.items > self.rows:
             both = self.items - self.rows
             text += f"; {self.rows:,} source rows, {both:,} of them with a text and an image"
-        if self.resumed:
-            text += f"; {self.resumed:,} units of it by an earlier run"
+        if self.resumed_rows:
+            text += f"; {self.resumed_rows:,} source rows had been done by an earlier run"
         if self.quarantined:
             reasons = ", ".join(f"{count:,} {name}" for name, count in self.quarantined.items())
             text += f"; {sum(self.quarantined.values()):,} quarantined ({reasons})"
@@ -75,7 +78,8 @@ def unchanged(dataset: str, entry: LogEntry) -> RunReport:
         quarantined={},
         pools={},
         tokens=0,
-        resumed=0,
+        resumed_rows=0,
+        resumed_tokens=0,
         files=0,
         bytes=0,
         seconds=0.0,
@@ -83,10 +87,23 @@ def unchanged(dataset: str, entry: LogEntry) -> RunReport:
 
 
 def account(
-    receipts: Sequence[Receipt], *, dataset: str, version: int, resumed: int, seconds: float
+    receipts: Sequence[Receipt],
+    *,
+    dataset: str,
+    version: int,
+    resumed: Sequence[Receipt],
+    seconds: float,
 ) -> RunReport:
-    """The report of a run that has committed."""
-    total = tally(receipts)
+    """The report of a run that has committed.
+
+    Args:
+        receipts: of all units.
+        dataset: its root.
+        version: of the snapshot.
+        resumed: those of them that an earlier run had done.
+        seconds: of this run.
+    """
+    total, earlier = tally(receipts), tally(resumed)
     pools: dict[str, int] = {}
     for receipt in receipts:
         pools[receipt.adapter] = pools.get(receipt.adapter, 0) + receipt.items
@@ -101,7 +118,8 @@ def account(
         quarantined=dict(total.quarantined.most_common()),
         pools=pools,
         tokens=total.tokens,
-        resumed=resumed,
+        resumed_rows=earlier.rows,
+        resumed_tokens=earlier.tokens,
         files=len(files),
         bytes=sum(file.size for file in files),
         seconds=seconds,

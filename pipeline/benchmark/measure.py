@@ -25,6 +25,9 @@ from pipeline.model.processor import PreparedItem
 _PACKS = {"cpu": 1, "cuda": 16}
 """Packs of one call, by device type: a unit of work is many packs on a GPU."""
 
+_SHARE_OF_A_CALL = 0.25
+"""Of the time of a mix: one call is not made to take more."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class MixResult:
@@ -142,15 +145,21 @@ def _measure_mix(
 
 
 def _enough(mix: Mix, engine: Engine, seconds: float) -> Sequence[PreparedItem]:
-    """Items of one call: some full packs, but no more than the time allows."""
+    """Items of one call: some full packs, but no more than the time allows.
+
+    Twice as many again and again, since one short call says little of how long a larger one takes.
+    """
     source = mix.items()
-    first = next(source)
-    engine.embed([first])
-    started = time.perf_counter()
-    engine.embed([first])
-    affordable = seconds / (time.perf_counter() - started)
-    wanted = _PACKS.get(engine.device.type, 1) * engine.token_budget / engine.cost(first)
-    return [first, *islice(source, int(min(affordable, wanted)))]
+    items = [next(source)]
+    wanted = _PACKS.get(engine.device.type, 1) * engine.token_budget
+    while sum(map(engine.cost, items)) < wanted:
+        engine.embed(items)
+        started = time.perf_counter()
+        engine.embed(items)
+        if time.perf_counter() - started > seconds * _SHARE_OF_A_CALL:
+            break
+        items += islice(source, len(items))
+    return items
 
 
 def _memory(device: torch.device) -> int:

@@ -49,6 +49,17 @@ def test_a_benchmark_prints_a_table_and_writes_json_and_a_chart(
         assert chart.format == "PNG" and chart.width > 1000
 
 
+@pytest.mark.parametrize("value", ["0", "-1", "nan", "inf"])
+@pytest.mark.parametrize("option", ["--seconds", "--price"])
+def test_a_time_or_a_price_that_is_none_is_refused(
+    tmp_path: Path, capsys: Captured, option: str, value: str
+) -> None:
+    with pytest.raises(SystemExit) as refused:
+        main(["benchmark", str(tmp_path), f"{option}={value}"])
+    assert refused.value.code == 2
+    assert f"argument {option}: {value} is not above 0" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
