@@ -30,19 +30,31 @@ def to_parquet(dataset: Dataset, destination: str) -> int:
     """
     _demand_empty(destination)
     folder = Folder(destination)
-    for index, table in enumerate(_tables(dataset)):
-        buffer = io.BytesIO()
-        pq.write_table(
-            _with_raw_multivectors(table),
-            buffer,
-            use_dictionary=False,
-            compression="zstd",
-            compression_level=1,
-            write_page_checksum=True,
-        )
-        folder.put(f"part-{index:05}.parquet", buffer.getvalue())
-    folder.put(MARKER, _marker(dataset))
+    written: list[str] = []
+    try:
+        for index, table in enumerate(_tables(dataset)):
+            written.append(f"part-{index:05}.parquet")
+            folder.put(written[-1], _parquet_bytes(table))
+        folder.put(MARKER, _marker(dataset))
+    except BaseException:
+        # a part of an export looks like a whole one to whoever reads the folder
+        for name in written:
+            folder.delete(name)
+        raise
     return dataset.count()
+
+
+def _parquet_bytes(table: pa.Table) -> bytes:
+    buffer = io.BytesIO()
+    pq.write_table(
+        _with_raw_multivectors(table),
+        buffer,
+        use_dictionary=False,
+        compression="zstd",
+        compression_level=1,
+        write_page_checksum=True,
+    )
+    return buffer.getvalue()
 
 
 def to_lance(dataset: Dataset, destination: str) -> int:

@@ -30,10 +30,8 @@ PROBE = "probe"
 """The object with which a store shows that it keeps what was there first; never deleted, since
 whoever embeds needs no right to delete."""
 
-PATIENCE = 15 * 60.0
-"""Seconds for which a store that fails is tried again."""
 FIRST_PATIENCE = 20.0
-"""The same before a run has done anything that would be lost."""
+"""Seconds for which a store is tried again before a run has done anything that would be lost."""
 
 Answer = TypeVar("Answer")
 
@@ -41,17 +39,17 @@ Answer = TypeVar("Answer")
 class Folder:
     """A writable folder by URL: whole objects, put or created."""
 
-    def __init__(self, uri: str, patience: float = PATIENCE) -> None:
+    def __init__(self, uri: str, patience: float | None = None) -> None:
         """Open a folder, which need not be there.
 
         Args:
             uri: a path, or an object-store URL.
-            patience: seconds for which calls of an object store are tried again.
+            patience: seconds for which calls of an object store are tried again; None for a
+                quarter of an hour.
         """
         self._at = locate(uri)
         self._is_local = self._at.protocol == "file"
-        # a disk that fails does not mend itself
-        self._patience = 0.0 if self._is_local else patience
+        self._patience = self._at.patience if patience is None else patience
         self.uri = uri.rstrip("/")
 
     @property

@@ -25,6 +25,9 @@ from pipeline.errors import NightjarError
 
 Answer = TypeVar("Answer")
 
+PATIENCE = 15 * 60.0
+"""Seconds for which a store that fails is tried again."""
+
 _FIRST_WAIT, _LONGEST_WAIT = 0.25, 30.0
 _PASSING_STATUS = frozenset({408, 409, 425, 429, 500, 502, 503, 504})
 """409: two conditional writes met, and S3 asks to try again."""

@@ -5,7 +5,7 @@ import os
 import posixpath
 import tempfile
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 
@@ -15,7 +15,7 @@ from fsspec import AbstractFileSystem
 from fsspec.utils import get_protocol
 
 from pipeline.errors import SourceChanged, SourceError
-from pipeline.patience import store_errors
+from pipeline.patience import PATIENCE, patiently, store_errors
 
 _GLOB = frozenset("*?[")
 _BOOKKEEPING = ("_SUCCESS", "_metadata", "_common_metadata", "_snapshot.json")
@@ -41,6 +41,11 @@ class Location:
     """The fsspec file system."""
     path: str
     """The path in its own spelling."""
+
+    @property
+    def patience(self) -> float:
+        """Seconds for which calls are tried again; a disk that fails does not mend itself."""
+        return 0.0 if self.protocol == "file" else PATIENCE
 
     @property
     def protocol(self) -> str:
@@ -121,9 +126,10 @@ def open_object(uri: str) -> BinaryIO:
 
 
 def read_object(uri: str, start: int | None = None, stop: int | None = None) -> bytes:
-    """The bytes of an object, or of a range of it."""
+    """The bytes of an object, or of a range of it; faults of a store that pass are waited for."""
     at = locate(uri)
-    return cast(bytes, at.filesystem.cat_file(at.path, start=start, end=stop))
+    call = partial(at.filesystem.cat_file, at.path, start=start, end=stop)
+    return cast(bytes, patiently(call, uri, at.patience))
 
 
 def demand_unchanged(listed: StoredObject) -> None:
@@ -135,7 +141,8 @@ def demand_unchanged(listed: StoredObject) -> None:
     at = locate(listed.uri)
     at.filesystem.invalidate_cache(at.path)
     try:
-        now = _stored(at, at.path, at.filesystem.info(at.path))
+        found = patiently(partial(at.filesystem.info, at.path), listed.uri, at.patience)
+        now = _stored(at, at.path, found)
     except FileNotFoundError:
         now = None
     if now != listed:

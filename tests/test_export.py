@@ -13,6 +13,7 @@ import pytest
 from jobs.cli import main
 from pipeline import open_dataset
 from pipeline.dataset import Dataset
+from pipeline.errors import OutputError
 from pipeline.export import MARKER, read_multivectors, to_lance, to_parquet
 from tests.jobs import write_parquet, write_spec
 
@@ -90,3 +91,18 @@ def test_a_damaged_fragment_is_not_passed_on(
         assert not (tmp_path / "pq" / MARKER).exists()
     finally:
         fragment.write_bytes(whole)
+
+
+def test_an_export_that_fails_leaves_nothing_and_can_be_tried_again(
+    dataset: Dataset, tmp_path: Path
+) -> None:
+    path = Path(dataset.uri, dataset.fragments[1].path)
+    data = path.read_bytes()
+    path.unlink()
+    try:
+        with pytest.raises(OutputError, match="is gone"):
+            to_parquet(dataset, str(tmp_path / "pq"))
+    finally:
+        path.write_bytes(data)
+    assert not list((tmp_path / "pq").iterdir())
+    assert to_parquet(dataset, str(tmp_path / "pq")) == 4

@@ -6,6 +6,7 @@ import pytest
 
 from pipeline.errors import OutputError
 from pipeline.folder import PROBE, Folder, settle
+from pipeline.storage import demand_unchanged, list_objects, read_object
 from tests.faults.proxy import Proxy, Rule
 
 pytestmark = pytest.mark.s3
@@ -36,6 +37,17 @@ def test_a_fault_that_passes_changes_nothing(proxy: Proxy, bucket: str, name: st
     assert folder.get("a") == b"one"
     proxy.rules = [_rule(name, times=7)]
     assert folder.sizes("") == {"a": 3, "b": 3}
+
+
+@pytest.mark.parametrize("name", ["503", "500", "refused connection"])
+def test_the_source_is_read_through_faults_that_pass(proxy: Proxy, bucket: str, name: str) -> None:
+    Folder(f"{bucket}/data").put("a", b"0123456789")
+    (listed,) = list_objects(f"{bucket}/data/a")
+    proxy.rules = [_rule(name, times=7)]
+    assert read_object(listed.uri, 2, 5) == b"234"
+    proxy.rules = [_rule(name, times=7)]
+    demand_unchanged(listed)
+    assert proxy.rules[0].struck == 7
 
 
 @pytest.mark.parametrize("fault", ["truncate", "slow"])
