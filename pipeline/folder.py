@@ -20,7 +20,7 @@ from fsspec import AbstractFileSystem
 
 from pipeline import durable
 from pipeline.errors import OutputError
-from pipeline.patience import patiently
+from pipeline.patience import PATIENCE, patiently
 from pipeline.storage import locate
 
 CREATES_ATOMICALLY = frozenset({"file", "s3"})
@@ -39,17 +39,16 @@ Answer = TypeVar("Answer")
 class Folder:
     """A writable folder by URL: whole objects, put or created."""
 
-    def __init__(self, uri: str, patience: float | None = None) -> None:
+    def __init__(self, uri: str, patience: float = PATIENCE) -> None:
         """Open a folder, which need not be there.
 
         Args:
             uri: a path, or an object-store URL.
-            patience: seconds for which calls of an object store are tried again; None for a
-                quarter of an hour.
+            patience: seconds for which calls of an object store are tried again.
         """
         self._at = locate(uri)
         self._is_local = self._at.protocol == "file"
-        self._patience = self._at.patience if patience is None else patience
+        self._patience = min(patience, self._at.patience)
         self.uri = uri.rstrip("/")
 
     @property

@@ -139,7 +139,6 @@ def demand_unchanged(listed: StoredObject) -> None:
         SourceChanged: it was replaced, or is gone.
     """
     at = locate(listed.uri)
-    at.filesystem.invalidate_cache(at.path)
     try:
         found = patiently(partial(at.filesystem.info, at.path), listed.uri, at.patience)
         now = _stored(at, at.path, found)

@@ -13,7 +13,8 @@ import pytest
 
 from pipeline.errors import SourceChanged
 from pipeline.folder import Folder
-from pipeline.stages.plan import plan_work
+from pipeline.spec import JobSpec
+from pipeline.stages.plan import Plan, plan_work
 from pipeline.stages.source import read_units
 from tests.shards import groups_of, job
 
@@ -56,6 +57,14 @@ _FORMATS: dict[str, tuple[str, Callable[[str], bytes], dict[str, Any]]] = {
 }
 
 
+def _planned(folder: Folder, kind: str) -> tuple[JobSpec, Plan]:
+    """The plan of a source that holds the old object."""
+    name, make, mapped = _FORMATS[kind]
+    folder.put(name, make("old"))
+    spec = job({"uri": folder.uri, "format": kind} | mapped, unit_rows=2)
+    return spec, plan_work(spec, 602112)
+
+
 @pytest.fixture(params=["file", "s3"])
 def folder(request: pytest.FixtureRequest, tmp_path: Path) -> Folder:
     """A source on the disk, and one in an object store."""
@@ -68,10 +77,8 @@ def folder(request: pytest.FixtureRequest, tmp_path: Path) -> Folder:
 def test_an_object_replaced_before_it_is_read_is_refused_and_the_next_plan_reads_it(
     folder: Folder, kind: str
 ) -> None:
-    name, make, mapped = _FORMATS[kind]
-    folder.put(name, make("old"))
-    spec = job({"uri": folder.uri, "format": kind} | mapped, unit_rows=2)
-    plan = plan_work(spec, 602112)
+    name, make, _ = _FORMATS[kind]
+    spec, plan = _planned(folder, kind)
     # of the same size: only what the store says of it tells
     folder.put(name, make("new"))
     with pytest.raises(SourceChanged, match=f"{name} was changed while the run read it; run the"):
@@ -93,10 +100,8 @@ def test_an_object_replaced_before_it_is_read_is_refused_and_the_next_plan_reads
 def test_an_object_replaced_between_two_units_gives_no_second_one(
     folder: Folder, kind: str
 ) -> None:
-    name, make, mapped = _FORMATS[kind]
-    folder.put(name, make("old"))
-    spec = job({"uri": folder.uri, "format": kind} | mapped, unit_rows=2)
-    plan = plan_work(spec, 602112)
+    name, make, _ = _FORMATS[kind]
+    spec, plan = _planned(folder, kind)
     replaced = False
     with pytest.raises(SourceChanged):
         for group in groups_of(plan):
@@ -109,9 +114,7 @@ def test_an_object_replaced_between_two_units_gives_no_second_one(
 
 @pytest.mark.s3
 def test_an_object_that_is_gone_is_said_to_be_gone(folder: Folder) -> None:
-    folder.put("a.parquet", _parquet("old"))
-    spec = job({"uri": folder.uri, "format": "parquet"} | _MAPPED)
-    plan = plan_work(spec, 602112)
+    spec, plan = _planned(folder, "parquet")
     folder.delete("a.parquet")
     with pytest.raises(SourceChanged, match=r"a\.parquet was removed while the run read it"):
         list(read_units(spec.sources[0], plan.units, plan.id_type, []))
