@@ -10,8 +10,13 @@ import sys
 import traceback
 from collections.abc import Callable, Sequence
 from importlib.metadata import version
+from typing import TYPE_CHECKING
 
+from pipeline.credentials import redact
 from pipeline.errors import NightjarError, UnexpectedError
+
+if TYPE_CHECKING:
+    from pipeline.dataset import Dataset
 
 Command = Callable[[argparse.Namespace], None]
 
@@ -23,26 +28,30 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         command(parsed)
     except NightjarError as error:
-        print(f"nightjar: {error}", file=sys.stderr)
-        for note in getattr(error, "__notes__", ()):
-            print(note, file=sys.stderr)
+        _tell(f"nightjar: {error}", *getattr(error, "__notes__", ()))
         if isinstance(error, UnexpectedError) and error.__cause__ is not None:
-            traceback.print_exception(error.__cause__)
+            _tell(*traceback.format_exception(error.__cause__))
         return error.exit_code
     except OSError as error:
         # a disk or an object store that refused; BrokenPipeError is the reader of our output
         if isinstance(error, BrokenPipeError):
             sys.stderr.close()
             return 0
-        print(f"nightjar: {error}", file=sys.stderr)
+        _tell(f"nightjar: {error}")
         return 1
     except KeyboardInterrupt:
-        print(
-            "nightjar: interrupted; nothing was committed; the same command goes on from here",
-            file=sys.stderr,
-        )
+        _tell("nightjar: interrupted; nothing was committed; the same command goes on from here")
+        return 1
+    except Exception as error:
+        # a bug: shown whole, as Python would, but for what is secret
+        _tell(*traceback.format_exception(error))
         return 1
     return 0
+
+
+def _tell(*lines: str) -> None:
+    for line in lines:
+        print(redact(line), file=sys.stderr)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -55,19 +64,16 @@ def _parser() -> argparse.ArgumentParser:
     _add_embed(commands)
     _add_benchmark(commands)
     show = commands.add_parser("show", help="print what a dataset holds")
-    show.add_argument("uri", help="root of the dataset")
-    show.add_argument("--version", type=int, help="a snapshot; the newest by default")
+    _add_dataset(show)
     show.add_argument("--rows", type=int, default=3, help="rows to print")
     show.set_defaults(command=_show)
 
     verify = commands.add_parser("verify", help="hold every file of a snapshot against its sha256")
-    verify.add_argument("uri", help="root of the dataset")
-    verify.add_argument("--version", type=int, help="a snapshot; the newest by default")
+    _add_dataset(verify)
     verify.set_defaults(command=_verify)
 
     quarantine = commands.add_parser("quarantine", help="list what was set aside, by reason")
-    quarantine.add_argument("uri", help="root of the dataset")
-    quarantine.add_argument("--version", type=int, help="a snapshot; the newest by default")
+    _add_dataset(quarantine)
     quarantine.add_argument("--examples", type=int, default=3, help="items to print of each reason")
     quarantine.add_argument("--json", action="store_true", help="print it as JSON")
     quarantine.set_defaults(command=_quarantine)
@@ -75,9 +81,8 @@ def _parser() -> argparse.ArgumentParser:
     export = commands.add_parser(
         "export", help="write a snapshot for tools that want another format"
     )
-    export.add_argument("uri", help="root of the dataset")
+    _add_dataset(export)
     export.add_argument("--format", required=True, choices=("parquet", "lance"))
-    export.add_argument("--version", type=int, help="a snapshot; the newest by default")
     export.add_argument("destination", metavar="DEST", help="a new directory")
     export.set_defaults(command=_export)
 
@@ -92,6 +97,28 @@ def _parser() -> argparse.ArgumentParser:
     corpus.add_argument("directory", metavar="DIR")
     corpus.set_defaults(command=_corpus)
     return parser
+
+
+def _add_dataset(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("uri", help="root of the dataset")
+    parser.add_argument("--version", type=int, help="a snapshot; the newest by default")
+    parser.add_argument(
+        "--storage", metavar="SPEC", help="a job spec whose `storage` says how to reach it"
+    )
+
+
+def _opened(arguments: argparse.Namespace) -> "Dataset":
+    from pipeline.dataset import open_dataset
+
+    _use_storage(arguments.storage)
+    return open_dataset(arguments.uri, arguments.version)
+
+
+def _use_storage(path: str | None) -> None:
+    from pipeline.spec_file import load_spec
+    from pipeline.storage import use_stores
+
+    use_stores(() if path is None else load_spec(path).storage)
 
 
 def _add_embed(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -208,25 +235,25 @@ def _benchmark(arguments: argparse.Namespace) -> None:
 def _show(arguments: argparse.Namespace) -> None:
     from jobs.show import run
 
-    run(arguments.uri, arguments.version, arguments.rows)
+    run(_opened(arguments), arguments.rows)
 
 
 def _verify(arguments: argparse.Namespace) -> None:
     from jobs.verify import run
 
-    run(arguments.uri, arguments.version)
+    run(_opened(arguments))
 
 
 def _quarantine(arguments: argparse.Namespace) -> None:
     from jobs.quarantine import run
 
-    run(arguments.uri, arguments.version, arguments.examples, arguments.json)
+    run(_opened(arguments), arguments.examples, arguments.json)
 
 
 def _export(arguments: argparse.Namespace) -> None:
     from jobs.export import run
 
-    run(arguments.uri, arguments.version, arguments.format, arguments.destination)
+    run(_opened(arguments), arguments.format, arguments.destination)
 
 
 def _schema(arguments: argparse.Namespace) -> None:

@@ -6,18 +6,13 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pipeline.dataset import open_dataset
+from pipeline.dataset import Dataset
 
 _LONGEST_MESSAGE = 100
 
 
-def run(uri: str, version: int | None, examples: int, as_json: bool) -> None:
-    """The command.
-
-    Raises:
-        OutputError: no dataset is there, or no such version.
-    """
-    dataset = open_dataset(uri, version)
+def run(dataset: Dataset, examples: int, as_json: bool) -> None:
+    """The command."""
     reasons = _reasons(dataset.quarantine(), examples)
     if as_json:
         print(json.dumps({"version": dataset.version, "reasons": reasons}, indent=2))

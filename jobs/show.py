@@ -3,22 +3,17 @@
 from collections import Counter
 from typing import Any
 
-from pipeline.dataset import Dataset, open_dataset
+from pipeline.dataset import Dataset
 from pipeline.folder import Folder
 from pipeline.log import list_versions, read_entry
 
 _LONGEST_CELL = 64
 
 
-def run(uri: str, version: int | None, rows: int) -> None:
-    """The command.
-
-    Raises:
-        OutputError: no dataset is there, or no such version.
-    """
-    dataset = open_dataset(uri, version)
-    folder = Folder(uri)
-    print(f"dataset      {uri}")
+def run(dataset: Dataset, rows: int) -> None:
+    """The command."""
+    folder = Folder(dataset.uri)
+    print(f"dataset      {dataset.uri}")
     for number in list_versions(folder):
         entry = read_entry(folder, number)
         mark = "*" if number == dataset.version else " "

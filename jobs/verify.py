@@ -1,17 +1,15 @@
 """`nightjar verify`: every file of a snapshot, read and held against its sha256."""
 
-from pipeline.dataset import open_dataset
+from pipeline.dataset import Dataset
 from pipeline.errors import OutputError, RunError
 
 
-def run(uri: str, version: int | None) -> None:
+def run(dataset: Dataset) -> None:
     """The command.
 
     Raises:
-        OutputError: no dataset is there, or no such version.
         RunError: files are damaged or gone; names them.
     """
-    dataset = open_dataset(uri, version)
     files = dataset.files
     damaged: list[str] = []
     for file in files:

@@ -1,34 +1,38 @@
-"""The job spec: the public contract of a job, and the fingerprint of its embeddings.
+"""The job spec: the public contract of a job.
 
 Frozen models, unknown keys refused. Each key's description says what is expected: it is what an
 editor shows from the JSON Schema, and the end of the sentence a user reads after a mistake.
 """
 
-import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag
+from pydantic import AfterValidator, Discriminator, Field, Tag
 from pydantic import model_validator as validate_model
+from pydantic_core import PydanticCustomError
 
+from pipeline.section import Section
+from pipeline.stores import StoreSpec, has_password
 from pipeline.tasks import ADAPTERS, TASKS
 
-ENCODE_VERSION = "1"
-"""Raised by hand when our own preparation, pooling or writing changes an embedding's value."""
+
+def _without_password(uri: str) -> str:
+    if has_password(uri):
+        raise PydanticCustomError(
+            "field", "there is a password in the URL; name it in storage instead"
+        )
+    return uri
 
 
-class Section(BaseModel):
-    """A part of a spec."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+_Uri = Annotated[str, Field(min_length=1), AfterValidator(_without_password)]
 
 
 class ModelSpec(Section):
     """Which checkpoint, and how items are bounded."""
 
-    path: str = Field(
-        description="a local directory, an object-store URL, or a hub id (owner/name)", min_length=1
+    path: _Uri = Field(
+        description="a local directory, an object-store URL, or a hub id (owner/name)"
     )
     max_length: int = Field(
         32768, ge=1, le=32768, description="a whole number of tokens from 1 to 32768"
@@ -55,7 +59,6 @@ def _name_or_column(value: object) -> str:
     return "column" if isinstance(value, dict | TaskColumn) else "name"
 
 
-_Uri = Annotated[str, Field(min_length=1)]
 Uris = Annotated[
     Annotated[_Uri, Tag("one")] | Annotated[list[_Uri], Field(min_length=1), Tag("many")],
     Discriminator(_one_or_many),
@@ -179,7 +182,7 @@ class MultiSpec(Section):
 class OutputSpec(Section):
     """Where the dataset goes, and what it holds."""
 
-    uri: str = Field(description="a path or object-store URL of the dataset", min_length=1)
+    uri: _Uri = Field(description="a path or object-store URL of the dataset")
     single: SingleSpec | None = Field(SingleSpec(), description="{dim, dtype}, or null")
     multi: MultiSpec | None = Field(None, description="{dtype}, or null")
 
@@ -235,6 +238,9 @@ class LimitsSpec(Section):
     quarantine_share: float = Field(
         0.01, ge=0, le=1, description="the largest share of items set aside, from 0 to 1"
     )
+    stall: float = Field(
+        1800.0, gt=0, description="seconds without any progress after which a run is given up"
+    )
 
 
 class JobSpec(Section):
@@ -250,6 +256,9 @@ class JobSpec(Section):
         Discriminator(_one_or_many),
     ] = Field(description="a source, or a list of them that share one dataset")
     output: OutputSpec = Field(description="the dataset")
+    storage: list[StoreSpec] = Field(
+        [], description="a list of object stores and how to reach them"
+    )
     compute: ComputeSpec = Field(ComputeSpec(), description="the compute settings")
     limits: LimitsSpec = Field(LimitsSpec(), description="when a run is stopped")
 
@@ -263,28 +272,6 @@ class JobSpec(Section):
         if not self.sources:
             raise ValueError("source: the list is empty")
         return self
-
-
-def fingerprint(spec: JobSpec, checkpoint_hashes: Mapping[str, str], dtype: str) -> str:
-    """What decides the value of every embedding of this job, as 64 hex digits (sha256).
-
-    Args:
-        spec: the job.
-        checkpoint_hashes: sha256 of the checkpoint's files by relative name: weights, adapters,
-            tokenizer, configuration and the pixel bounds in it.
-        dtype: what the network computes in, `auto` resolved.
-    """
-    parts = {
-        "encode_version": ENCODE_VERSION,
-        "checkpoint": dict(checkpoint_hashes),
-        "prompts": {task.name: task.prefix for task in TASKS.values()},
-        "max_length": spec.model.max_length,
-        "max_pixels": spec.model.max_pixels,
-        "dtype": dtype,
-        "single": spec.output.single and spec.output.single.model_dump(),
-        "multi": spec.output.multi and spec.output.multi.model_dump(),
-    }
-    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
 
 def json_schema() -> dict[str, Any]:

@@ -14,7 +14,8 @@ import yaml
 from pydantic import ValidationError
 
 from pipeline.errors import SpecError
-from pipeline.spec import JobSpec, PoolSpec, Section
+from pipeline.section import Section
+from pipeline.spec import JobSpec, PoolSpec
 from pipeline.tasks import ADAPTERS
 
 _MAX_SPEC_BYTES = 1 << 20
@@ -116,14 +117,18 @@ def _sentence(error: ValidationError) -> str:
     if problem["type"] == "value_error":  # our own validators say it all but the path
         message = str(problem["ctx"]["error"])
         return f"{place}.{message}" if place else message
+    if problem["type"] == "field":
+        return f"{place}: {problem['msg']}"
+    # what was written there may be a secret
+    value = "its value" if "storage" in problem["loc"] else repr(problem["input"])
     if problem["type"] == "missing":
         return f"{place} is missing; expected {description}"
     if problem["type"] == "extra_forbidden":
         key = str(problem["loc"][-1])
         close = get_close_matches(key, fields, n=1)
         hint = f"did you mean {close[0]!r}" if close else f"the keys here are {', '.join(fields)}"
-        return f"{place}: unknown key with the value {problem['input']!r}; {hint}"
-    return f"{place}: {problem['input']!r} is not valid; expected {description}"
+        return f"{place}: unknown key with the value {value}; {hint}"
+    return f"{place}: {value} is not valid; expected {description}"
 
 
 def _locate(loc: tuple[int | str, ...]) -> tuple[str, list[str], str]:

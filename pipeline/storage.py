@@ -4,6 +4,7 @@ import hashlib
 import os
 import posixpath
 import tempfile
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache, partial
 from pathlib import Path
@@ -16,8 +17,11 @@ from fsspec.utils import get_protocol
 
 from pipeline.errors import SourceChanged, SourceError
 from pipeline.patience import PATIENCE, patiently, store_errors
+from pipeline.stores import StoreSpec
 
 _GLOB = frozenset("*?[")
+_stores: tuple[StoreSpec, ...] = ()
+"""How stores are reached in this process: like the environment, of which it takes the place."""
 _BOOKKEEPING = ("_SUCCESS", "_metadata", "_common_metadata", "_snapshot.json")
 
 
@@ -62,8 +66,9 @@ def locate(uri: str) -> Location:
         SourceError: no installed package knows the protocol.
     """
     protocol = get_protocol(uri)
+    fits = (store for store in _stores if uri.startswith(store.uri))
     try:
-        filesystem = _filesystem(protocol)
+        filesystem = _filesystem(protocol, max(fits, key=lambda s: len(s.uri), default=None))
     except (ImportError, ValueError) as error:
         raise SourceError(f"{uri!r}: cannot open {protocol}:// locations: {error}") from error
     path = filesystem._strip_protocol(os.path.expanduser(uri) if protocol == "file" else uri)
@@ -76,14 +81,26 @@ def absolute(uri: str) -> str:
     return at.path if at.protocol == "file" else uri
 
 
+def use_stores(stores: Sequence[StoreSpec]) -> None:
+    """Reach stores as they say, in this process from now on.
+
+    Args:
+        stores: for each URL the one counts whose `uri` is its longest beginning.
+    """
+    global _stores
+    _stores = tuple(stores)
+
+
 @cache
-def _filesystem(protocol: str) -> AbstractFileSystem:
-    # listings are never cached: a listing decides which snapshot is the newest
-    settings: dict[str, Any] = {"use_listings_cache": False}
+def _filesystem(protocol: str, store: StoreSpec | None) -> AbstractFileSystem:
+    settings = {} if store is None else store.options()
     if protocol == "s3":
         # s3fs and `patience` try again: a third loop within theirs would only multiply the waits
-        settings["config_kwargs"] = {"retries": {"total_max_attempts": 1}}
-    return cast(AbstractFileSystem, fsspec.filesystem(protocol, **settings))
+        more = settings.get("config_kwargs", {})
+        settings["config_kwargs"] = more | {"retries": {"total_max_attempts": 1}}
+    # listings are never cached: a listing decides which snapshot is the newest
+    filesystem = fsspec.filesystem(protocol, use_listings_cache=False, **settings)
+    return cast(AbstractFileSystem, filesystem)
 
 
 def list_objects(pattern: str, suffixes: tuple[str, ...] = ()) -> list[StoredObject]:

@@ -128,7 +128,7 @@ MISTAKES = [
     ("compute.pools", {"code": {"min": 3, "max": 2}}, "compute.pools.code.max", "below min, 3"),
     ("compute.pools", {"code": {"mni": 1}}, "compute.pools.code.mni", "did you mean 'min'"),
     ("sources", {"uri": "x"}, "sources", "did you mean 'source'"),
-    ("zebra", 1, "zebra", "the keys here are name, model, source, output, compute"),
+    ("zebra", 1, "zebra", "the keys here are name, model, source, output, storage, compute"),
 ]
 
 
