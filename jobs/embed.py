@@ -34,6 +34,7 @@ from pipeline.stages.flow import Recipe, open_model, run_in_process
 from pipeline.stages.plan import Plan, plan_work
 from pipeline.stages.ray_flow import run_on_ray
 from pipeline.stages.route import Pool, choose_pools, describe
+from pipeline.storage import use_stores
 from pipeline.work import Receipt, WorkUnit, rows_by_adapter
 
 _EXAMPLES = 3
@@ -66,6 +67,7 @@ def embed(spec: JobSpec, address: str) -> RunReport:
         RunError: the run failed; nothing was committed.
     """
     started = time.monotonic()
+    use_stores(spec.storage)
     checkpoint = open_model(spec.model.path)
     Processor(checkpoint, max_length=spec.model.max_length, max_pixels=spec.model.max_pixels)
     plan = plan_work(spec, spec.model.max_pixels or checkpoint.pixel_bounds[1])
@@ -122,7 +124,7 @@ def _devices(
     """The recipe that fits the devices that are there, and how to have units done on them."""
     if address == "none":
         recipe = recipes.get(spec.model.dtype) or recipes[auto_dtype(pick_device("auto"))]
-        yield recipe, partial(_in_process, recipe, plan)
+        yield recipe, partial(_in_process, recipe, plan, spec.limits.stall)
         return
     with connected(address) as cluster:
         pools = choose_pools(
@@ -134,20 +136,25 @@ def _devices(
         )
         on_gpu = any(pool.gpus for pool in pools)
         recipe = recipes.get(spec.model.dtype) or recipes["bfloat16" if on_gpu else "float32"]
-        yield recipe, partial(_on_ray, recipe, plan, pools)
+        yield recipe, partial(_on_ray, recipe, plan, spec.limits.stall, pools)
 
 
 def _in_process(
-    recipe: Recipe, plan: Plan, units: Sequence[WorkUnit], revisions: Mapping[str, int]
+    recipe: Recipe,
+    plan: Plan,
+    stall: float,
+    units: Sequence[WorkUnit],
+    revisions: Mapping[str, int],
 ) -> list[Receipt]:
     _tell_rest(plan, units)
     with display(rows_by_adapter(units)) as watch:
-        return run_in_process(replace(recipe, revisions=revisions), units, watch)
+        return run_in_process(replace(recipe, revisions=revisions), units, watch=watch, stall=stall)
 
 
 def _on_ray(
     recipe: Recipe,
     plan: Plan,
+    stall: float,
     pools: tuple[Pool, ...],
     units: Sequence[WorkUnit],
     revisions: Mapping[str, int],
@@ -155,7 +162,9 @@ def _on_ray(
     print(describe(pools), file=sys.stderr)
     _tell_rest(plan, units)
     with display(rows_by_adapter(units)) as watch:
-        return run_on_ray(replace(recipe, revisions=revisions), units, pools, watch)
+        return run_on_ray(
+            replace(recipe, revisions=revisions), units, pools, watch=watch, stall=stall
+        )
 
 
 def _tell_rest(plan: Plan, units: Sequence[WorkUnit]) -> None:

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
-from pipeline.stages.flow import Watch
+from pipeline.stages.watchdog import Watch
 from pipeline.work import Tally
 
 _PLAIN_SECONDS = 5.0

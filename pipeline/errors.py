@@ -10,6 +10,8 @@
     │   ├── ConservationError  rows in and rows out differ
     │   ├── CommitConflict     another driver committed first
     │   ├── SourceChanged      an object was replaced while the run read it
+    │   ├── DeviceLost         the device fails whatever it is asked: only a new process can use it
+    │   ├── Stalled            nothing has moved for longer than limits.stall
     │   └── UnexpectedError    an exception of a worker that is none of these: a bug, shown whole
     └── RowError               one row cannot be embedded: it becomes a quarantine row
 
@@ -64,6 +66,14 @@ class SourceChanged(RunError):
     """An object of the source was replaced while the run read it."""
 
 
+class DeviceLost(RunError):
+    """The device fails whatever it is asked; a new process may be able to use it again."""
+
+
+class Stalled(RunError):
+    """Nothing has moved for too long."""
+
+
 class UnexpectedError(RunError):
     """A worker raised what none of ours describes; its cause says what."""
 
@@ -87,6 +97,7 @@ class Reason(StrEnum):
     NON_FINITE = "non_finite"
     DECODER_CRASH = "decoder_crash"
     WORKER_CRASH = "worker_crash"
+    UNEXPECTED_ERROR = "unexpected_error"
 
 
 class RowError(NightjarError):

@@ -1,11 +1,13 @@
 """The device a model runs on: which one, what it computes in, and the memory it has."""
 
 import platform
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import psutil
 import torch
 
-from pipeline.errors import SpecError
+from pipeline.errors import DeviceLost, SpecError
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 """What the network may compute in, by the name in a spec."""
@@ -77,3 +79,16 @@ def is_out_of_memory(error: BaseException) -> bool:
         return True
     # for the CPU torch has no class of its own
     return isinstance(error, RuntimeError) and "DefaultCPUAllocator" in str(error)
+
+
+@contextmanager
+def device_errors() -> Iterator[None]:
+    """Say by its class that a device is lost: after such an error its process can do nothing more.
+
+    Raises:
+        DeviceLost: an asynchronous error of the accelerator, such as an illegal address.
+    """
+    try:
+        yield
+    except torch.AcceleratorError as error:
+        raise DeviceLost(f"the device fails whatever it is asked: {error}") from error

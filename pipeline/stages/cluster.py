@@ -79,6 +79,13 @@ def connected(address: str) -> Iterator[Resources]:
             ray.shutdown()
 
 
+def free_resources() -> str:
+    """What of the cluster nobody holds, in words."""
+    free, there = ray.available_resources(), ray.cluster_resources()
+    parts = (f"{free.get(n, 0.0):g} of {there.get(n, 0.0):g} {n}s" for n in ("CPU", "GPU"))
+    return f"{' and '.join(parts)} of the cluster are free"
+
+
 def _resources() -> Resources:
     nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
     cpus = [found["CPU"] for found in nodes if found.get("CPU")]

@@ -15,11 +15,16 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from pipeline.errors import Reason, RowError
+from pipeline.model.device import device_errors
 from pipeline.model.engine import Engine
 from pipeline.model.health import unsound
 from pipeline.model.outputs import Embeddings
 from pipeline.model.processor import PreparedItem
 from pipeline.schema import embedded_schema
+from pipeline.stages.bisect import bisect, blame_row
+
+_CONTROL = PreparedItem(token_ids=np.zeros(1, np.int32), pixels=None, truncated=False)
+"""An item that a network which works can embed."""
 
 
 class Embed:
@@ -54,12 +59,28 @@ class Embed:
         self._multi: pa.ListType | None = types.pop("multivector", None)
         self._singles: dict[str, pa.FixedSizeListType] = types
 
+    @property
+    def packs(self) -> int:
+        """How many forward passes it has made."""
+        return self._engine.meter.packs
+
     def __call__(self, items: pa.Table, adapter: str) -> pa.Table:
-        """One unit: a table of `prepared_schema` to one of `embedded_schema`."""
+        """One unit: a table of `prepared_schema` to one of `embedded_schema`.
+
+        Raises:
+            DeviceLost: the device fails whatever it is asked.
+        """
+
+        def blame(error: Exception) -> tuple[Reason, str]:
+            return blame_row(error, lambda: self._submit([_CONTROL], adapter))
+
+        return bisect(lambda part: self._embedded(part, adapter), items, "embed", blame)
+
+    def _embedded(self, items: pa.Table, adapter: str) -> pa.Table:
         items = items.combine_chunks()
         prepared = items["reason"].is_null().to_numpy()
         ready = _prepared_items(items.filter(pa.array(prepared)))
-        found = self._device.submit(self._run, ready, adapter).result()
+        found = self._submit(ready, adapter)
         at = np.flatnonzero(prepared)
         faults = {int(at[index]): fault for index, fault in found.faults.items()}
         well = prepared.copy()
@@ -73,12 +94,16 @@ class Embed:
         table = pa.table([columns[field.name] for field in self._schema], schema=self._schema)
         return _with_faults(table, faults) if faults else table
 
+    def _submit(self, ready: list[PreparedItem], adapter: str) -> Embeddings:
+        return self._device.submit(self._run, ready, adapter).result()
+
     def _run(self, ready: list[PreparedItem], adapter: str) -> Embeddings:
-        self._engine.switch(adapter)
-        found = self._embed(self._engine, ready)
-        suspects = unsound(found)
-        if suspects:
-            self._redo(self._exact(adapter), ready, suspects, found)
+        with device_errors():
+            self._engine.switch(adapter)
+            found = self._embed(self._engine, ready)
+            suspects = unsound(found)
+            if suspects:
+                self._redo(self._exact(adapter), ready, suspects, found)
         return found
 
     def _embed(self, engine: Engine, items: Sequence[PreparedItem]) -> Embeddings:

@@ -5,36 +5,36 @@ back receipts, and neither commits. In one process it is for tests, for debuggin
 too small to start a cluster for.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cache
+from functools import cache, partial
 from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pyarrow as pa
 
+from pipeline.fingerprint import fingerprint
 from pipeline.folder import Folder
 from pipeline.model.checkpoint import Checkpoint, open_checkpoint
 from pipeline.model.processor import Processor
 from pipeline.schema import output_schema, vector_fields
-from pipeline.spec import JobSpec, SourceSpec, fingerprint
+from pipeline.spec import JobSpec, SourceSpec
 from pipeline.stages.board import Board
 from pipeline.stages.plan import Plan
 from pipeline.stages.prepare import Prepare
 from pipeline.stages.sink import Sink
 from pipeline.stages.source import read_units
-from pipeline.storage import absolute, local_copy
-from pipeline.work import Receipt, Tally, WorkUnit
+from pipeline.stages.watchdog import Watch, pulsing, watched
+from pipeline.storage import absolute, local_copy, use_stores
+from pipeline.stores import StoreSpec
+from pipeline.work import Receipt, WorkUnit
 
 if TYPE_CHECKING:
     from pipeline.stages.embed import Embed
 
 CACHE = Path("~/.cache/nightjar/checkpoints").expanduser()
 """Copies of checkpoints from object storage, one for each host."""
-
-Watch = Callable[[dict[str, Tally]], None]
-"""Called now and then with the counts so far, by adapter."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,6 +67,8 @@ class Recipe:
     """Root of the dataset."""
     fingerprint: str
     """Of every embedding."""
+    stores: tuple[StoreSpec, ...] = ()
+    """How object stores are reached; secrets are named, and resolved where they are used."""
     revisions: Mapping[str, int] = field(default_factory=dict)
     """Of the records of units that are done again, by key; 0 for the others."""
 
@@ -113,6 +115,7 @@ class Recipe:
             schema=output_schema(plan.id_type, plan.kept, vectors, described),
             output=absolute(spec.output.uri),
             fingerprint=made_by,
+            stores=tuple(spec.storage),
         )
 
     @property
@@ -122,10 +125,12 @@ class Recipe:
 
     def read(self, units: Sequence[WorkUnit]) -> Iterator[tuple[WorkUnit, pa.Table]]:
         """The source stage, on units of one segment and adapter."""
+        use_stores(self.stores)
         return read_units(self.sources[units[0].segment.source], units, self.id_type, self.kept)
 
     def prepare(self) -> Prepare:
         """The prepare stage."""
+        use_stores(self.stores)
         settings = {n: h for n, h in self.checkpoint_hashes.items() if n.endswith(".json")}
         processor = _processor(
             self.checkpoint, tuple(settings.items()), self.max_length, self.max_pixels
@@ -134,6 +139,7 @@ class Recipe:
 
     def embed(self, adapter: str, device: str) -> "Embed":
         """The embed stage, with the weights loaded and an adapter merged."""
+        use_stores(self.stores)
         # only an actor needs the network and its library, whose import takes seconds: the workers
         # that read, prepare and write do without
         from pipeline.model.budget import SMALLEST
@@ -167,6 +173,7 @@ class Recipe:
 
     def sink(self) -> Sink:
         """The sink stage."""
+        use_stores(self.stores)
         return Sink(Folder(self.output), self.schema, self.fingerprint, self.revisions)
 
 
@@ -213,16 +220,42 @@ def opened_together(units: Sequence[WorkUnit]) -> list[tuple[WorkUnit, ...]]:
     ]
 
 
-def run_in_process(recipe: Recipe, units: Sequence[WorkUnit], watch: Watch) -> list[Receipt]:
-    """Run every unit here, one after another, adapter by adapter."""
+def run_in_process(
+    recipe: Recipe, units: Sequence[WorkUnit], *, watch: Watch, stall: float
+) -> list[Receipt]:
+    """Run every unit here, one after another, adapter by adapter.
+
+    Args:
+        recipe: of the job.
+        units: those that are to be done.
+        watch: told how far the run is.
+        stall: seconds without any progress after which it is given up.
+
+    Raises:
+        Stalled: nothing moved for so long.
+    """
     board = Board()
+    receipts = watched(
+        partial(_run, recipe, sorted(units, key=lambda unit: unit.adapter), board),
+        progress=board.read,
+        watch=watch,
+        stall=stall,
+        waiting=board.held,
+    )
+    watch(board.read().tallies)
+    return receipts
+
+
+def _run(recipe: Recipe, units: Sequence[WorkUnit], board: Board) -> list[Receipt]:
     prepare, sink = recipe.prepare(), recipe.sink()
     embed = recipe.embed(units[0].adapter, "auto")
     receipts = []
-    for group in opened_together(sorted(units, key=lambda unit: unit.adapter)):
-        for unit, rows in recipe.read(group):
-            items = embed(prepare(rows), unit.adapter)
-            receipts.append(sink(items, unit.key(recipe.fingerprint), unit.adapter))
-            board.add(receipts[-1])
-            watch(board.read())
+    with pulsing(lambda: embed.packs, board.pulse):
+        for group in opened_together(units):
+            for unit, rows in recipe.read(group):
+                key = unit.key(recipe.fingerprint)
+                board.take_up("unit", key, unit.segment.shard.uri)
+                receipts.append(sink(embed(prepare(rows), unit.adapter), key, unit.adapter))
+                board.put_down("unit", key)
+                board.add(receipts[-1])
     return receipts

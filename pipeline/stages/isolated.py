@@ -6,6 +6,7 @@ kill are alone; they are set aside and all others are kept. A process that survi
 with the next one, so what is loaded is loaded anew only after a death.
 """
 
+import os
 import pickle
 import subprocess
 import sys
@@ -15,11 +16,10 @@ from typing import IO, Self
 
 import pyarrow as pa
 
-from pipeline.errors import NightjarError, Reason
+from pipeline.errors import DeviceLost, NightjarError, Reason
+from pipeline.stages.bisect import Stage, bisect
 from pipeline.stages.board import tellable
 from pipeline.stages.flow import Recipe
-
-Stage = Callable[[pa.Table], pa.Table]
 
 
 class Died(Exception):
@@ -101,32 +101,30 @@ class Process:
             self._process = None
 
 
-def bisect(call: Stage, table: pa.Table, stage: str, reason: Reason) -> pa.Table:
-    """What a stage makes of a table, with the rows that kill it set aside.
+def survivors(work: Work, table: pa.Table, reason: Reason, moved: Callable[[], object]) -> pa.Table:
+    """What a stage makes of a table, in processes that may die; the rows that kill set aside.
 
     Args:
-        call: raises `Died` for a table that holds such a row; a row that has a reason is passed on.
+        work: the stage.
         table: with the columns reason, stage and message.
-        stage: its name, for the quarantine.
         reason: of the rows that kill.
+        moved: called after every half.
     """
-    try:
-        return call(table)
-    except Died as died:
-        if table.num_rows == 1:
-            message = f"the process that was to {stage} it died of it, alone too ({died})"
-            return call(_with_fault(table, str(reason), stage, message))
-    half = table.num_rows // 2
-    parts = (table.slice(0, half), table.slice(half))
-    return pa.concat_tables([bisect(call, part, stage, reason) for part in parts])
 
+    def blame(error: Exception) -> tuple[Reason, str]:
+        if not isinstance(error, Died):
+            raise error
+        return reason, f"the process that was to {work.stage} it died of it, alone too ({error})"
 
-def _with_fault(table: pa.Table, *fault: str) -> pa.Table:
-    for name, value in zip(("reason", "stage", "message"), fault, strict=True):
-        at = table.schema.get_field_index(name)
-        column = pa.array([value] * table.num_rows, pa.string())
-        table = table.set_column(at, table.schema.field(at), column)
-    return table
+    with Process(work) as process:
+
+        def call(part: pa.Table) -> pa.Table:
+            try:
+                return process(part)
+            finally:
+                moved()
+
+        return bisect(call, table, work.stage, blame)
 
 
 def _send(stream: IO[bytes], value: object) -> None:
@@ -165,6 +163,9 @@ def _answer(stage: Stage | NightjarError, table: object) -> pa.Table | NightjarE
     assert isinstance(table, pa.Table)
     try:
         return stage(table)
+    except DeviceLost:
+        # of this row or not, nothing more can be done here: a new process goes on
+        os._exit(1)
     except Exception as error:
         return tellable(error)
 

@@ -16,6 +16,7 @@ import pyarrow as pa
 from pipeline.errors import Reason, RowError
 from pipeline.model.processor import PreparedItem, Processor
 from pipeline.schema import prepared_schema
+from pipeline.stages.bisect import bisect, blame_row
 from pipeline.tasks import TASKS, Modality, Task
 
 
@@ -45,6 +46,12 @@ class Prepare:
 
     def __call__(self, rows: pa.Table) -> pa.Table:
         """One unit: a table of `source_schema` to one of `prepared_schema`."""
+        return bisect(self._prepared, rows, "prepare", self._blame)
+
+    def _blame(self, error: Exception) -> tuple[Reason, str]:
+        return blame_row(error, lambda: self._processor.text("control", TASKS["retrieval.query"]))
+
+    def _prepared(self, rows: pa.Table) -> pa.Table:
         items = [item for at, row in enumerate(_read(rows)) for item in self._items(at, row)]
         ready = [item.prepared for item in items]
         taken = rows.combine_chunks().take(pa.array([item.at for item in items], pa.int64()))

@@ -1,16 +1,15 @@
 """Flow on Ray: the same stages as one Ray Data execution.
 
-A unit travels as one row, a parcel: its key, its adapter, and its table as Arrow IPC bytes. So a
-unit is always one block, one call of an actor and one file, whatever Ray does to blocks, and no
-Arrow type is lost on the way. One lane for each pool (read, prepare, embed) is joined with the
-others before the one sink, in a single execution: branches by `filter` would prepare every row
+A unit travels as one row, a `parcel`. One lane for each pool (read, prepare, embed) is joined with
+the others before the one sink, in a single execution: branches by `filter` would prepare every row
 once for each branch, and concurrent executions would starve each other.
 """
 
-import threading
+import os
+import traceback
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from functools import reduce
+from functools import partial, reduce
 from typing import Any
 
 import pyarrow as pa
@@ -21,56 +20,81 @@ from ray.data.block import Block, BlockMetadata
 from ray.data.datasource import Datasink, Datasource, ReadTask, WriteResult
 from ray.exceptions import RayError
 
-from pipeline.errors import NightjarError, Reason, UnexpectedError
+from pipeline.errors import DeviceLost, NightjarError, Reason, Stalled, UnexpectedError
 from pipeline.stages.board import Board, tellable
-from pipeline.stages.cluster import configure_data
-from pipeline.stages.flow import Recipe, Watch, opened_together
-from pipeline.stages.isolated import Process, Work, bisect
+from pipeline.stages.cluster import configure_data, free_resources
+from pipeline.stages.flow import Recipe, opened_together
+from pipeline.stages.isolated import Work, survivors
+from pipeline.stages.parcel import open_parcel, pack_parcel
 from pipeline.stages.route import TASK_CPUS, Pool
+from pipeline.stages.watchdog import Watch, pulsing, watched
 from pipeline.work import Receipt, WorkUnit
 
-PARCEL = pa.schema(
-    [
-        pa.field("unit", pa.string()),
-        pa.field("adapter", pa.string()),
-        pa.field("payload", pa.large_binary()),
-    ]
-)
-_WATCH_SECONDS = 0.5
 _DEATHS = 2
 """Of workers at one stage of a unit, before it is done in a process that may die."""
 
 
 def run_on_ray(
-    recipe: Recipe, units: Sequence[WorkUnit], pools: Sequence[Pool], watch: Watch
+    recipe: Recipe,
+    units: Sequence[WorkUnit],
+    pools: Sequence[Pool],
+    *,
+    watch: Watch,
+    stall: float,
 ) -> list[Receipt]:
     """Run every unit on the connected cluster.
 
+    Args:
+        recipe: of the job.
+        units: those that are to be done.
+        pools: who does them.
+        watch: told how far the run is.
+        stall: seconds without any progress after which it is given up.
+
     Raises:
+        Stalled: nothing moved for so long.
         NightjarError: what a worker raised.
         UnexpectedError: a worker raised something else.
     """
     board: Any = ray.remote(num_cpus=0)(Board).remote()
-    done = threading.Event()
-    watcher = threading.Thread(target=_watch, args=(board, watch, done), daemon=True)
-    watcher.start()
+
     try:
-        if ray.util.client.ray.is_connected():
-            # Ray Data does not run behind Ray Client: its driver is a task in the cluster then
-            execute = ray.remote(num_cpus=0, max_retries=0)(_execute)
-            receipts: list[Receipt] = ray.get(execute.remote(recipe, units, pools, board))
-        else:
-            receipts = _execute(recipe, units, pools, board)
+        receipts = watched(
+            partial(_run, recipe, units, pools, board),
+            progress=lambda: _asked(board.read),
+            watch=watch,
+            stall=stall,
+            waiting=lambda: _waiting(board, pools),
+        )
+    except Stalled:
+        raise
     except Exception as error:
         # Ray hands on a worker's exception as text: the exception itself is on the board
         failure = _asked(board.failure)
         if not isinstance(failure, NightjarError):
             raise UnexpectedError(f"Ray failed: {type(error).__name__}: {error}") from error
         raise failure from error
-    finally:
-        done.set()
-        watcher.join()
-    watch(_asked(board.read) or {})
+    last = _asked(board.read)
+    if last is not None:
+        watch(last.tallies)
+    return receipts
+
+
+def _waiting(board: Any, pools: Sequence[Pool]) -> list[str]:
+    """What waits for what, a line each."""
+    held: list[str] = _asked(board.held) or ["the board does not answer: its node is gone"]
+    wanted = ", ".join(f"{p.size} x ({p.cpus:g} CPUs, {p.gpus:g} GPUs)" for p in pools)
+    return [*held, f"pools want {wanted}; {free_resources()}"]
+
+
+def _run(
+    recipe: Recipe, units: Sequence[WorkUnit], pools: Sequence[Pool], board: Any
+) -> list[Receipt]:
+    if not ray.util.client.ray.is_connected():
+        return _execute(recipe, units, pools, board)
+    # Ray Data does not run behind Ray Client: its driver is a task in the cluster then
+    execute = ray.remote(num_cpus=0, max_retries=0)(_execute)
+    receipts: list[Receipt] = ray.get(execute.remote(recipe, units, pools, board))
     return receipts
 
 
@@ -139,7 +163,7 @@ class UnitDatasource(Datasource):  # type: ignore[misc]
 
 def _read_task(recipe: Recipe, group: Sequence[WorkUnit], board: Any) -> ReadTask:
     def read() -> Iterable[Block]:
-        with _telling(board):
+        with _holding(board, "source", group[0].key(recipe.fingerprint)):
             for unit, rows in recipe.read(group):
                 yield pack_parcel(unit.key(recipe.fingerprint), unit.adapter, rows)
 
@@ -161,17 +185,16 @@ class PrepareParcel:
 
     def __call__(self, parcel: pa.Table) -> pa.Table:
         """One parcel to one."""
-        with _telling(self._board):
-            return self._prepared(parcel)
-
-    def _prepared(self, parcel: pa.Table) -> pa.Table:
         # a preparing task shares its core with others: torch's resize stays on one thread
         torch.set_num_threads(1)
         unit, adapter, rows = open_parcel(parcel)
         work = Work(recipe=self._recipe)
-        if _is_deadly(self._board, work, unit):
-            return pack_parcel(unit, adapter, _isolated(work, rows, Reason.DECODER_CRASH))
-        return pack_parcel(unit, adapter, self._recipe.prepare()(rows))
+        with _holding(self._board, work.stage, unit) as attempt:
+            if attempt > _DEATHS:
+                items = survivors(work, rows, Reason.DECODER_CRASH, self._board.pulse.remote)
+            else:
+                items = self._recipe.prepare()(rows)
+            return pack_parcel(unit, adapter, items)
 
 
 class EmbedParcel:
@@ -188,20 +211,32 @@ class EmbedParcel:
         except Exception as error:
             # kept for the first call: Ray starts an actor whose constructor fails again, loudly
             self._failure = tellable(error)
+        else:
+            # for as long as the actor lives
+            self._pulse = pulsing(lambda: self._embed.packs, board.pulse.remote)
+            self._pulse.__enter__()
 
     def __call__(self, parcel: pa.Table) -> pa.Table:
         """One parcel to one."""
-        with _telling(self._board):
-            return self._embedded(parcel)
-
-    def _embedded(self, parcel: pa.Table) -> pa.Table:
-        if self._failure is not None:
-            raise self._failure
         unit, adapter, items = open_parcel(parcel)
         work = Work(recipe=self._recipe, adapter=adapter, device=self._device)
-        if _is_deadly(self._board, work, unit):
-            return pack_parcel(unit, adapter, _isolated(work, items, Reason.WORKER_CRASH))
-        return pack_parcel(unit, adapter, self._embed(items, adapter))
+        with _holding(self._board, work.stage, unit) as attempt:
+            if self._failure is not None:
+                raise self._failure
+            if attempt > _DEATHS:
+                done = survivors(work, items, Reason.WORKER_CRASH, self._board.pulse.remote)
+            else:
+                done = self._embedded(items, adapter)
+            return pack_parcel(unit, adapter, done)
+
+    def _embedded(self, items: pa.Table, adapter: str) -> pa.Table:
+        try:
+            return self._embed(items, adapter)
+        except DeviceLost:
+            # only a new process can use the device again; Ray starts one, and the unit has an
+            # attempt less
+            traceback.print_exc()
+            os._exit(1)
 
 
 class ReceiptSink(Datasink[list[Receipt]]):  # type: ignore[misc]
@@ -214,64 +249,34 @@ class ReceiptSink(Datasink[list[Receipt]]):  # type: ignore[misc]
 
     def write(self, blocks: Iterable[Block], ctx: Any) -> list[Receipt]:
         """Write the units of some blocks: one block, one unit, as a rule."""
-        with _telling(self._board):
-            return list(self._written(blocks))
-
-    def _written(self, blocks: Iterable[Block]) -> Iterator[Receipt]:
-        sink = self._recipe.sink()
+        sink, receipts = self._recipe.sink(), []
         for block in blocks:
             for at in range(block.num_rows):
                 unit, adapter, items = open_parcel(block.slice(at, 1))
-                receipt = sink(items, unit, adapter)
-                self._board.add.remote(receipt)
-                yield receipt
+                with _holding(self._board, "sink", unit):
+                    receipts.append(sink(items, unit, adapter))
+                self._board.add.remote(receipts[-1])
+        return receipts
 
     def on_write_complete(self, write_result: WriteResult[list[Receipt]]) -> None:
         """Collect the receipts, on the driver."""
         self.receipts = [r for part in write_result.write_returns for r in part or []]
 
 
-def pack_parcel(unit: str, adapter: str, table: pa.Table) -> pa.Table:
-    """A unit's table as one row."""
-    sink = pa.BufferOutputStream()
-    with pa.ipc.new_stream(sink, table.schema) as writer:
-        writer.write_table(table)
-    payload = pa.Array.from_buffers(
-        pa.large_binary(), 1, [None, _offsets(sink.tell()), sink.getvalue()]
-    )
-    return pa.table([pa.array([unit]), pa.array([adapter]), payload], schema=PARCEL)
-
-
-def open_parcel(parcel: pa.Table) -> tuple[str, str, pa.Table]:
-    """(unit, adapter, table) of a parcel; the table is a view on its bytes."""
-    row = {name: parcel[name][0] for name in PARCEL.names}
-    with pa.ipc.open_stream(row["payload"].as_buffer()) as reader:
-        return row["unit"].as_py(), row["adapter"].as_py(), reader.read_all()
-
-
-def _offsets(size: int) -> pa.Buffer:
-    return pa.array([0, size], pa.int64()).buffers()[1]
-
-
-def _is_deadly(board: Any, work: Work, unit: str) -> bool:
-    """Whether whoever took up this stage of the unit before has died of it, as often as allowed."""
-    attempt: int = _asked(board.take_up, work.stage, unit) or 1
-    return attempt > _DEATHS
-
-
-def _isolated(work: Work, table: pa.Table, reason: Reason) -> pa.Table:
-    with Process(work) as call:
-        return bisect(call, table, work.stage, reason)
-
-
 @contextmanager
-def _telling(board: Any) -> Iterator[None]:
-    """Put a failure on the board before Ray makes text of it."""
+def _holding(board: Any, stage: str, unit: str) -> Iterator[int]:
+    """Hold a stage of a unit; how often somebody has, since whoever did before may have died of it.
+
+    A failure is put on the board before Ray makes text of it.
+    """
+    where = f"process {os.getpid()} on {ray.util.get_node_ip_address()}"
     try:
-        yield
+        yield _asked(board.take_up, stage, unit, where) or 1
     except Exception as error:
         _asked(board.fail, tellable(error))
         raise
+    finally:
+        board.put_down.remote(stage, unit)
 
 
 def _asked(method: Any, *arguments: Any) -> Any:
@@ -280,8 +285,3 @@ def _asked(method: Any, *arguments: Any) -> Any:
         return ray.get(method.remote(*arguments))
     except RayError:
         return None
-
-
-def _watch(board: Any, watch: Watch, done: threading.Event) -> None:
-    while not done.wait(_WATCH_SECONDS):
-        watch(_asked(board.read) or {})

@@ -14,8 +14,8 @@ from pipeline.model.processor import Processor
 from pipeline.spec_file import load_spec
 from pipeline.stages.board import Board, tellable
 from pipeline.stages.flow import Recipe, open_model, opened_together, run_in_process
+from pipeline.stages.parcel import PARCEL, open_parcel, pack_parcel
 from pipeline.stages.plan import plan_work
-from pipeline.stages.ray_flow import PARCEL, open_parcel, pack_parcel
 from pipeline.work import Receipt
 from tests.end_to_end.small_corpus import PAIRED, REASONS, ROWS, write_corpus, write_spec
 
@@ -48,7 +48,7 @@ def test_every_item_is_prepared_once_whatever_the_number_of_adapters(
     plan = plan_work(spec, 602112)
     assert len(plan.rows_by_adapter) == 3
     recipe = Recipe.of(spec, open_model(spec.model.path), plan, "float32")
-    receipts = run_in_process(recipe, plan.units, lambda tallies: None)
+    receipts = run_in_process(recipe, plan.units, watch=lambda tallies: None, stall=60)
     never_prepared = sum(
         REASONS[name] for name in ("null_input", "unknown_task", "malformed_record")
     )
@@ -143,7 +143,7 @@ def test_the_board_keeps_the_first_failure_and_adds_up_receipts() -> None:
     )
     board.add(receipt)
     board.add(receipt)
-    (tally,) = board.read().values()
+    (tally,) = board.read().tallies.values()
     assert (tally.units, tally.rows, tally.items, tally.tokens) == (2, 6, 8, 100)
     assert tally.embedded == {"text": 4, "image": 2}
 

@@ -1,0 +1,111 @@
+"""A run that does not move is ended; one that moves slowly is not."""
+
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from pipeline.errors import Stalled
+from pipeline.model.engine import Engine
+from pipeline.stages import watchdog
+from pipeline.stages.board import Board, Progress
+from pipeline.stages.watchdog import pulsing, watched
+from tests.jobs import embed, write_parquet, write_spec
+
+
+def _nobody(_: object) -> None:
+    """Is told, and does nothing."""
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(watchdog, "_WATCH_SECONDS", 0.01)
+    monkeypatch.setattr(watchdog, "_PULSE_SECONDS", 0.01)
+
+
+def test_what_a_run_returns_or_raises_is_returned_or_raised() -> None:
+    board = Board()
+    assert watched(lambda: 7, progress=board.read, watch=_nobody, stall=60, waiting=board.held) == 7
+    with pytest.raises(ZeroDivisionError):
+        watched(lambda: 1 // 0, progress=board.read, watch=_nobody, stall=60, waiting=board.held)
+
+
+def test_a_timeout_that_a_run_raises_is_its_own() -> None:
+    def run() -> None:
+        raise TimeoutError("of the run")
+
+    with pytest.raises(TimeoutError, match="of the run"):
+        watched(run, progress=Progress, watch=_nobody, stall=60, waiting=list)
+
+
+@pytest.mark.parametrize("progress", [Progress, lambda: None], ids=["no move", "no answer"])
+def test_a_run_that_does_not_move_is_given_up_and_says_what_waits_for_what(
+    progress: object,
+) -> None:
+    board, never = Board(), threading.Event()
+    board.take_up("embed", "unit-1", "process 7 on 10.0.0.1")
+    with pytest.raises(Stalled, match=r"limits\.stall: nothing has moved for 0\.2 s") as caught:
+        watched(
+            never.wait,
+            progress=progress,  # type: ignore[arg-type]
+            watch=_nobody,
+            stall=0.2,
+            waiting=board.held,
+        )
+    never.set()
+    notes = "\n".join(caught.value.__notes__)
+    assert "embed unit-1: held by process 7 on 10.0.0.1 for" in notes
+    assert "ended so far: nothing" in notes
+    # where the run hangs
+    assert "self._cond.wait" in notes
+
+
+def test_a_run_that_moves_slowly_goes_on() -> None:
+    board = Board()
+
+    def run() -> str:
+        for unit in map(str, range(6)):
+            board.take_up("embed", unit, "here")
+            time.sleep(0.1)
+            board.put_down("embed", unit)
+        return "done"
+
+    # six times the patience would be over before the end
+    found = watched(run, progress=board.read, watch=_nobody, stall=0.4, waiting=board.held)
+    assert found == "done"
+    assert board.held() == ["no worker holds anything", "ended so far: 6 of embed"]
+
+
+def test_a_count_that_grows_is_a_move() -> None:
+    board, packs = Board(), iter(range(10**6))
+    before = board.read().moves
+    with pulsing(lambda: next(packs), board.pulse):
+        time.sleep(0.2)
+    after = board.read().moves
+    assert after > before
+    time.sleep(0.1)
+    assert board.read().moves <= after + 1
+    with pulsing(lambda: 0, board.pulse):
+        time.sleep(0.1)
+    assert board.read().moves <= after + 1
+
+
+def test_a_command_that_hangs_fails_clearly_and_leaves_nothing_committed(
+    tmp_path: Path,
+    tiny_checkpoint: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    spec = write_spec(tmp_path, tiny_checkpoint, write_parquet(tmp_path / "docs.parquet"))
+    never = threading.Event()
+    with monkeypatch.context() as patch:
+        patch.setattr(Engine, "embed", lambda *_, **__: never.wait())
+        assert embed(spec, "--set", "limits.stall=1") == 1
+    never.set()
+    told = capsys.readouterr().err
+    assert "limits.stall: nothing has moved for 1 s, so the run was given up" in told
+    assert f"held by {tmp_path / 'docs.parquet'} for" in told
+    assert "the run itself is here" in told
+    assert not (tmp_path / "out" / "log").exists()
+    assert embed(spec) == 0
