@@ -12,19 +12,20 @@ is done again.
 import shutil
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 from itertools import islice
 
 from jobs.progress import display
 from pipeline.commit import demand_fit, demand_healthy, digest, find_snapshot
 from pipeline.dataset import read_quarantine
-from pipeline.driver import Execute, drive
+from pipeline.driver import Outcome, drive
 from pipeline.errors import RunError
 from pipeline.folder import FIRST_PATIENCE, Folder
-from pipeline.log import newest_entry
+from pipeline.job_file import keep_job
+from pipeline.log import LogEntry, newest_entry
 from pipeline.model.device import auto_dtype, pick_device
 from pipeline.model.processor import Processor
 from pipeline.report import RunReport, account, unchanged
@@ -33,10 +34,13 @@ from pipeline.stages.cluster import connected
 from pipeline.stages.flow import Recipe, open_model, run_in_process
 from pipeline.stages.plan import Plan, plan_work
 from pipeline.stages.ray_flow import run_on_ray
-from pipeline.stages.route import Pool, choose_pools, describe
+from pipeline.stages.route import choose_pools, describe
 from pipeline.storage import use_stores
 from pipeline.work import Receipt, WorkUnit, rows_by_adapter
 
+_ExecuteAgain = Callable[
+    [frozenset[str], Sequence[WorkUnit], Mapping[str, int], Mapping[str, Receipt]], list[Receipt]
+]
 _EXAMPLES = 3
 """Items to name of those that were set aside."""
 
@@ -67,35 +71,12 @@ def embed(spec: JobSpec, address: str) -> RunReport:
         RunError: the run failed; nothing was committed.
     """
     started = time.monotonic()
-    use_stores(spec.storage)
-    checkpoint = open_model(spec.model.path)
-    Processor(checkpoint, max_length=spec.model.max_length, max_pixels=spec.model.max_pixels)
-    plan = plan_work(spec, spec.model.max_pixels or checkpoint.pixel_bounds[1])
-    checkpoint.demand_adapters(plan.rows_by_adapter)
-    # `auto` is settled by the devices that are found; until then either may be meant
-    dtypes = ("float32", "bfloat16") if spec.model.dtype == "auto" else (spec.model.dtype,)
-    recipes = {dtype: Recipe.of(spec, checkpoint, plan, dtype) for dtype in dtypes}
-    # nothing would be lost yet: a wrong endpoint is told soon
-    Folder(spec.output.uri, FIRST_PATIENCE).demand_create()
-    folder = Folder(spec.output.uri)
-    fingerprints = [recipe.fingerprint for recipe in recipes.values()]
-    demand_fit(folder, next(iter(recipes.values())).schema, fingerprints)
-    newest = newest_entry(folder)
-    done = (find_snapshot(newest, digest(plan.units, f), f) for f in fingerprints)
-    entry = next((entry for entry in done if entry is not None), None)
+    job = check(spec)
+    entry = job.snapshot()
     if entry is not None:
         # no cluster is started for nothing
         return unchanged(spec.output.uri, entry)
-    with _devices(spec, recipes, plan, address) as (recipe, execute):
-        demand_fit(folder, recipe.schema, [recipe.fingerprint])
-        outcome = drive(
-            folder,
-            plan.units,
-            schema=recipe.schema,
-            fingerprint=recipe.fingerprint,
-            execute=execute,
-            accept=partial(_accept, folder, spec),
-        )
+    outcome = finish(job, address)
     if outcome.receipts is None:
         return unchanged(spec.output.uri, outcome.entry)
     return account(
@@ -105,6 +86,73 @@ def embed(spec: JobSpec, address: str) -> RunReport:
         resumed=outcome.resumed,
         seconds=time.monotonic() - started,
     )
+
+
+@dataclass(frozen=True, kw_only=True)
+class CheckedJob:
+    """A job in which a user can have got nothing wrong any more."""
+
+    spec: JobSpec
+    """As it was given."""
+    plan: Plan
+    """Of its source."""
+    recipes: Mapping[str, Recipe]
+    """By dtype: `auto` is settled by the devices that are found, until then either may be meant."""
+    folder: Folder
+    """The output."""
+
+    def snapshot(self) -> LogEntry | None:
+        """The newest entry of the log, when it holds this job's work."""
+        newest = newest_entry(self.folder)
+        fingerprints = [recipe.fingerprint for recipe in self.recipes.values()]
+        found = (find_snapshot(newest, digest(self.plan.units, f), f) for f in fingerprints)
+        return next((entry for entry in found if entry is not None), None)
+
+
+def check(spec: JobSpec) -> CheckedJob:
+    """Check everything that can be checked before a cluster is started or a weight is loaded.
+
+    Raises:
+        UserError: the spec, its source, checkpoint or output is wrong.
+    """
+    use_stores(spec.storage)
+    checkpoint = open_model(spec.model.path)
+    Processor(checkpoint, max_length=spec.model.max_length, max_pixels=spec.model.max_pixels)
+    plan = plan_work(spec, spec.model.max_pixels or checkpoint.pixel_bounds[1])
+    checkpoint.demand_adapters(plan.rows_by_adapter)
+    dtypes = ("float32", "bfloat16") if spec.model.dtype == "auto" else (spec.model.dtype,)
+    recipes = {dtype: Recipe.of(spec, checkpoint, plan, dtype) for dtype in dtypes}
+    # nothing would be lost yet: a wrong endpoint is told soon
+    Folder(spec.output.uri, FIRST_PATIENCE).demand_create()
+    folder = Folder(spec.output.uri)
+    fingerprints = [recipe.fingerprint for recipe in recipes.values()]
+    demand_fit(folder, next(iter(recipes.values())).schema, fingerprints)
+    return CheckedJob(spec=spec, plan=plan, recipes=recipes, folder=folder)
+
+
+def finish(job: CheckedJob, address: str, again: frozenset[str] = frozenset()) -> Outcome:
+    """Do what is left of a job, and commit it.
+
+    Args:
+        job: checked.
+        address: which Ray, or `none`.
+        again: reasons; what was set aside for one of them is tried once more.
+
+    Raises:
+        RunError: the run failed; nothing was committed.
+    """
+    with _devices(job, address) as (recipe, execute):
+        demand_fit(job.folder, recipe.schema, [recipe.fingerprint])
+        keep_job(job.folder, job.spec)
+        return drive(
+            job.folder,
+            job.plan.units,
+            schema=recipe.schema,
+            fingerprint=recipe.fingerprint,
+            execute=partial(execute, again),
+            accept=partial(_accept, job.folder, job.spec),
+            again=again,
+        )
 
 
 def _accept(folder: Folder, spec: JobSpec, receipts: Sequence[Receipt]) -> None:
@@ -118,13 +166,15 @@ def _accept(folder: Folder, spec: JobSpec, receipts: Sequence[Receipt]) -> None:
 
 
 @contextmanager
-def _devices(
-    spec: JobSpec, recipes: Mapping[str, Recipe], plan: Plan, address: str
-) -> Iterator[tuple[Recipe, Execute]]:
+def _devices(job: CheckedJob, address: str) -> Iterator[tuple[Recipe, _ExecuteAgain]]:
     """The recipe that fits the devices that are there, and how to have units done on them."""
+    spec, plan, recipes = job.spec, job.plan, job.recipes
     if address == "none":
         recipe = recipes.get(spec.model.dtype) or recipes[auto_dtype(pick_device("auto"))]
-        yield recipe, partial(_in_process, recipe, plan, spec.limits.stall)
+        yield (
+            recipe,
+            partial(_execute, plan, recipe, partial(run_in_process, stall=spec.limits.stall)),
+        )
         return
     with connected(address) as cluster:
         pools = choose_pools(
@@ -134,37 +184,26 @@ def _devices(
             gpus=cluster.gpus,
             node_cpus=cluster.node_cpus,
         )
+        print(describe(pools), file=sys.stderr)
         on_gpu = any(pool.gpus for pool in pools)
         recipe = recipes.get(spec.model.dtype) or recipes["bfloat16" if on_gpu else "float32"]
-        yield recipe, partial(_on_ray, recipe, plan, spec.limits.stall, pools)
+        there = partial(run_on_ray, pools=pools, stall=spec.limits.stall)
+        yield recipe, partial(_execute, plan, recipe, there)
 
 
-def _in_process(
-    recipe: Recipe,
+def _execute(
     plan: Plan,
-    stall: float,
+    recipe: Recipe,
+    run: Callable[..., list[Receipt]],
+    again: frozenset[str],
     units: Sequence[WorkUnit],
     revisions: Mapping[str, int],
+    earlier: Mapping[str, Receipt],
 ) -> list[Receipt]:
     _tell_rest(plan, units)
+    recipe = replace(recipe, revisions=revisions, earlier=earlier, again=again)
     with display(rows_by_adapter(units)) as watch:
-        return run_in_process(replace(recipe, revisions=revisions), units, watch=watch, stall=stall)
-
-
-def _on_ray(
-    recipe: Recipe,
-    plan: Plan,
-    stall: float,
-    pools: tuple[Pool, ...],
-    units: Sequence[WorkUnit],
-    revisions: Mapping[str, int],
-) -> list[Receipt]:
-    print(describe(pools), file=sys.stderr)
-    _tell_rest(plan, units)
-    with display(rows_by_adapter(units)) as watch:
-        return run_on_ray(
-            replace(recipe, revisions=revisions), units, pools, watch=watch, stall=stall
-        )
+        return run(recipe, units, watch=watch)
 
 
 def _tell_rest(plan: Plan, units: Sequence[WorkUnit]) -> None:

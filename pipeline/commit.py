@@ -163,7 +163,7 @@ def commit(
     """
     _create_format(folder, schema, fingerprint)
     manifest = _manifest_bytes(receipts)
-    name = content_name(MANIFESTS, manifest, "parquet")
+    name = _manifest_name(manifest)
     folder.put(name, manifest)
     total = tally(receipts)
     before = 0 if parent is None else parent.version
@@ -182,7 +182,7 @@ def commit(
         condemned=None if parent is None else parent.condemned,
     )
     there = append(folder, entry)
-    what = operator.attrgetter("source_digest", "fingerprint")
+    what = operator.attrgetter("source_digest", "fingerprint", "manifest")
     if there.commit_id != entry.commit_id and what(there) != what(entry):
         raise conflict(folder, entry.version)
     return there
@@ -212,6 +212,15 @@ def _create_format(folder: Folder, schema: pa.Schema, fingerprint: str) -> None:
     }
     settle(folder, FORMAT, json.dumps(described, indent=1).encode())
     demand_fit(folder, schema, [fingerprint])
+
+
+def holds(entry: LogEntry, receipts: Sequence[Receipt]) -> bool:
+    """Whether a snapshot is of exactly these files."""
+    return entry.manifest == _manifest_name(_manifest_bytes(receipts))
+
+
+def _manifest_name(manifest: bytes) -> str:
+    return content_name(MANIFESTS, manifest, "parquet")
 
 
 def _manifest_bytes(receipts: Sequence[Receipt]) -> bytes:

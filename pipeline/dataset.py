@@ -108,14 +108,7 @@ class Dataset:
         Raises:
             OutputError: its bytes are not those that were committed, or it is gone.
         """
-        try:
-            data = self._folder.get(fragment.path)
-        except FileNotFoundError:
-            raise OutputError(f"{self.uri}/{fragment.path} is gone") from None
-        if hashlib.sha256(data).hexdigest() != fragment.sha256:
-            raise OutputError(f"{self.uri}/{fragment.path} is damaged: its sha256 has changed")
-        with pa.ipc.open_file(pa.py_buffer(data)) as file:
-            return file.read_all()
+        return read_file(self._folder, fragment)
 
     def quarantine(self) -> pa.Table:
         """The rows that were not embedded, with their reasons."""
@@ -139,12 +132,27 @@ class Dataset:
         )
 
 
+def read_file(folder: Folder, file: WrittenFile) -> pa.Table:
+    """A file of a dataset, read whole and held against its sha256.
+
+    Raises:
+        OutputError: its bytes are not those that were written, or it is gone.
+    """
+    try:
+        data = folder.get(file.path)
+    except FileNotFoundError:
+        raise OutputError(f"{folder.uri}/{file.path} is gone") from None
+    if hashlib.sha256(data).hexdigest() != file.sha256:
+        raise OutputError(f"{folder.uri}/{file.path} is damaged: its sha256 has changed")
+    with pa.ipc.open_file(pa.py_buffer(data)) as opened:
+        return opened.read_all()
+
+
 def read_quarantine(folder: Folder, receipts: Iterable[Receipt]) -> Iterator[dict[str, Any]]:
     """The items that some units set aside, committed or not, with their reasons."""
     for receipt in receipts:
         if receipt.quarantine is not None:
-            with pa.ipc.open_file(io.BytesIO(folder.get(receipt.quarantine.path))) as file:
-                yield from file.read_all().to_pylist()
+            yield from read_file(folder, receipt.quarantine).to_pylist()
 
 
 def open_dataset(uri: str, version: int | None = None) -> Dataset:

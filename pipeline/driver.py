@@ -10,11 +10,12 @@ and then everything is judged anew. Units that are done cost a look, so a round 
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import cached_property
 
 import pyarrow as pa
 
-from pipeline.commit import commit, digest, find_snapshot, reconcile
+from pipeline.commit import commit, digest, find_snapshot, holds, reconcile
 from pipeline.errors import CommitConflict, RunError
 from pipeline.folder import Folder
 from pipeline.log import LogEntry, newest_entry, read_condemned
@@ -23,8 +24,11 @@ from pipeline.work import Receipt, WorkUnit
 
 _ROUNDS = 10
 
-Execute = Callable[[Sequence[WorkUnit], Mapping[str, int]], Sequence[Receipt]]
-"""Embeds units and records them, under the revisions named by key; returns their receipts."""
+Execute = Callable[
+    [Sequence[WorkUnit], Mapping[str, int], Mapping[str, Receipt]], Sequence[Receipt]
+]
+"""Embeds units and records them, under the revisions named by key; returns their receipts. Of units
+that have an earlier receipt, by key, only what was set aside is tried again."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,6 +51,7 @@ def drive(
     fingerprint: str,
     execute: Execute,
     accept: Callable[[Sequence[Receipt]], None],
+    again: frozenset[str] = frozenset(),
 ) -> Outcome:
     """See to it that a snapshot of exactly these units is committed.
 
@@ -57,45 +62,95 @@ def drive(
         fingerprint: of every embedding.
         execute: called with the units that are not done.
         accept: called with all receipts before a commit; it raises to refuse them.
+        again: reasons; what was set aside for one of them is tried once more.
 
     Raises:
         RunError: what was written is not there, or rows are missing.
         CommitConflict: others kept committing to this output.
     """
-    records, planned = Records(folder, fingerprint), {u.key(fingerprint): u for u in units}
-    source_digest = digest(units, fingerprint)
-    resumed: list[Receipt] | None = None
+    wanted = _Wanted(units=units, schema=schema, fingerprint=fingerprint)
+    records, done = Records(folder, fingerprint), _Done(execute=execute, again=again)
     for _ in range(_ROUNDS):
         newest = newest_entry(folder)
-        if entry := find_snapshot(newest, source_digest, fingerprint):
-            return Outcome(entry=entry, receipts=None, resumed=[])
-        standing = records.standing(planned, read_condemned(folder, newest))
-        resumed = list(standing.receipts.values()) if resumed is None else resumed
-        if standing.revisions:
-            _demand_there(folder, records, _execute_rest(standing, planned, execute), newest)
+        there = find_snapshot(newest, wanted.digest, fingerprint)
+        if there is not None and not again:
+            return Outcome(entry=there, receipts=None, resumed=[])
+        standing = records.standing(wanted.planned, read_condemned(folder, newest))
+        written = done.rest(standing, wanted.planned)
+        if written is not None:
+            _demand_there(folder, records, written, newest)
             continue
         receipts = reconcile(units, standing.receipts, fingerprint)
-        accept(receipts)
-        with suppress(CommitConflict):
-            entry = commit(
-                folder,
-                schema=schema,
-                fingerprint=fingerprint,
-                source_digest=source_digest,
-                receipts=receipts,
-                parent=newest,
-            )
-            return Outcome(entry=entry, receipts=receipts, resumed=resumed)
+        if there is None or not holds(there, receipts):
+            accept(receipts)
+            there = wanted.commit(folder, receipts, newest)
+        if there is not None:
+            return Outcome(entry=there, receipts=receipts, resumed=done.before)
     raise CommitConflict(
         f"{folder.uri!r}: others committed {_ROUNDS} times meanwhile; run the same command again"
     )
 
 
-def _execute_rest(
-    standing: Standing, planned: Mapping[str, WorkUnit], execute: Execute
-) -> Sequence[Receipt]:
-    redone = {unit: revision for unit, revision in standing.revisions.items() if revision}
-    return execute([planned[unit] for unit in standing.revisions], redone)
+@dataclass(frozen=True, kw_only=True)
+class _Wanted:
+    """The snapshot that is to be."""
+
+    units: Sequence[WorkUnit]
+    schema: pa.Schema
+    fingerprint: str
+
+    @cached_property
+    def planned(self) -> dict[str, WorkUnit]:
+        """The units by key."""
+        return {unit.key(self.fingerprint): unit for unit in self.units}
+
+    @cached_property
+    def digest(self) -> str:
+        """Of the units."""
+        return digest(self.units, self.fingerprint)
+
+    def commit(
+        self, folder: Folder, receipts: Sequence[Receipt], newest: LogEntry | None
+    ) -> LogEntry | None:
+        """The entry; None when somebody was faster."""
+        with suppress(CommitConflict):
+            return commit(
+                folder,
+                schema=self.schema,
+                fingerprint=self.fingerprint,
+                source_digest=self.digest,
+                receipts=receipts,
+                parent=newest,
+            )
+        return None
+
+
+@dataclass(kw_only=True)
+class _Done:
+    """What this drive has had done."""
+
+    execute: Execute
+    again: frozenset[str]
+    before: list[Receipt] = field(default_factory=list)
+    """Of the units that were done before it began."""
+    _begun: bool = False
+
+    def rest(self, standing: Standing, planned: Mapping[str, WorkUnit]) -> Sequence[Receipt] | None:
+        """Do what is not done, the first time with what is to be tried again; None for nothing."""
+        earlier: dict[str, Receipt] = {}
+        if not self._begun:
+            self._begun = True
+            self.before = list(standing.receipts.values())
+            earlier = {
+                unit: receipt
+                for unit, receipt in standing.receipts.items()
+                if not self.again.isdisjoint(receipt.quarantined)
+            }
+        todo = [*standing.missing, *earlier]
+        if not todo:
+            return None
+        revisions = {unit: r for unit in todo if (r := standing.revisions[unit])}
+        return self.execute([planned[unit] for unit in todo], revisions, earlier)
 
 
 def _demand_there(
@@ -106,8 +161,8 @@ def _demand_there(
         # what was written may have been condemned meanwhile
         return
     standing = records.standing([r.unit for r in done], read_condemned(folder, newest))
-    if standing.revisions:
-        unit = next(iter(standing.revisions))
+    if standing.missing:
+        unit = standing.missing[0]
         raise RunError(
             f"{folder.uri}: unit {unit} was written and is not there; on a cluster output.uri must "
             "be an object store, or a disk that all nodes share"

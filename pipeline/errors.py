@@ -100,6 +100,20 @@ class Reason(StrEnum):
     UNEXPECTED_ERROR = "unexpected_error"
 
 
+MAY_PASS = frozenset(
+    {
+        Reason.IMAGE_NOT_FOUND,
+        Reason.IMAGE_TOO_LARGE,
+        Reason.OOM,
+        Reason.NON_FINITE,
+        Reason.DECODER_CRASH,
+        Reason.WORKER_CRASH,
+        Reason.UNEXPECTED_ERROR,
+    }
+)
+"""Reasons that do not lie in the row alone: later, or with other limits, it may go well."""
+
+
 class RowError(NightjarError):
     """One row cannot be embedded; the run goes on without it."""
 

@@ -6,6 +6,7 @@
            data/<fingerprint 8>/<unit>-<attempt>.arrow         immutable Arrow IPC
            quarantine/<fingerprint 8>/<unit>-<attempt>.arrow   rows that were not embedded
            work/<fingerprint 8>/<unit>.<revision>.json         which attempt counts: `records`
+           job.json             what the last run was asked to do: `job_file`
            condemned/<sha256>.json      content-addressed: files that may be deleted: `garbage`
 
 A snapshot is whole: an entry of the log names one manifest, the manifest names every file. Files
@@ -32,6 +33,7 @@ MANIFESTS = "manifests"
 DATA = "data"
 QUARANTINE = "quarantine"
 CONDEMNED = "condemned"
+JOB = "job.json"
 
 MANIFEST_SCHEMA = pa.schema(
     [

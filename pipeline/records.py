@@ -36,7 +36,12 @@ class Standing:
     receipts: dict[str, Receipt] = field(default_factory=dict)
     """Of the units that are done, by key."""
     revisions: dict[str, int] = field(default_factory=dict)
-    """Of the others: the revision their record is to have, by key."""
+    """Which revision the next record of each unit is to have, by key."""
+
+    @property
+    def missing(self) -> list[str]:
+        """Keys of the units that are not done."""
+        return [unit for unit in self.revisions if unit not in self.receipts]
 
 
 class Records:
@@ -87,20 +92,20 @@ class Records:
         found = Standing()
         for unit in units:
             known = sorted(revisions[unit])
-            receipts = (self._read[self._name(unit, revision)] for revision in known)
+            # the latest: it is there because the one before is void, or holds more
+            latest = (self._read[self._name(unit, revision)] for revision in reversed(known))
             valid = (
                 receipt
-                for receipt in receipts
+                for receipt in latest
                 if receipt is not None
                 and all(
                     sizes.get(file.path) == file.size and file.path not in condemned
                     for file in receipt.files
                 )
             )
+            found.revisions[unit] = known[-1] + 1 if known else 0
             receipt = next(valid, None)
-            if receipt is None:
-                found.revisions[unit] = known[-1] + 1 if known else 0
-            else:
+            if receipt is not None:
                 found.receipts[unit] = receipt
         return found
 

@@ -152,6 +152,7 @@ def quarantine_schema(id_type: pa.DataType) -> pa.Schema:
     """Rows that were not embedded."""
     return pa.schema(
         [
+            pa.field("row", pa.int64(), nullable=False),
             pa.field("id", id_type),
             pa.field("modality", pa.string()),
             pa.field("task", pa.string()),

@@ -32,7 +32,15 @@ def load_spec(path: str | Path, overrides: Sequence[str] = ()) -> JobSpec:
     Raises:
         SpecError: the file cannot be read, or a key is wrong.
     """
-    raw = _read_yaml(Path(path))
+    return parse_spec(_read_yaml(Path(path)), overrides)
+
+
+def parse_spec(raw: dict[str, Any], overrides: Sequence[str] = ()) -> JobSpec:
+    """A job spec as keys and values, which are changed as the overrides say, checked.
+
+    Raises:
+        SpecError: a key is wrong.
+    """
     for override in overrides:
         _set(raw, override)
     try:

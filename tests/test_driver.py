@@ -15,7 +15,9 @@ from tests.simulation.dataset import MADE_BY, SCHEMA, embed, plan
 
 
 def _drive(folder: Folder, written_to: Folder, shards: Sequence[int] = (0, 1)) -> driving.Outcome:
-    def execute(units: Sequence[WorkUnit], revisions: Mapping[str, int]) -> list[Receipt]:
+    def execute(
+        units: Sequence[WorkUnit], revisions: Mapping[str, int], earlier: Mapping[str, Receipt]
+    ) -> list[Receipt]:
         return embed(written_to, units, revisions)
 
     return drive(

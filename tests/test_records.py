@@ -70,9 +70,10 @@ def test_units_without_a_record_are_to_be_done(folder: Folder) -> None:
     Records(folder, MADE_BY).record(_receipt(folder, "done"), 0)
     standing = Records(folder, MADE_BY).standing(["done", "open"], ())
     assert standing.receipts.keys() == {"done"}
-    assert standing.revisions == {"open": 0}
+    assert standing.missing == ["open"]
+    assert standing.revisions == {"done": 1, "open": 0}
     elsewhere = Records(folder, hashlib.sha256(b"another model").hexdigest())
-    assert elsewhere.standing(["done"], ()).revisions == {"done": 0}
+    assert elsewhere.standing(["done"], ()).missing == ["done"]
 
 
 @pytest.mark.parametrize("fate", ["deleted", "cut", "condemned"])
@@ -87,7 +88,8 @@ def test_a_unit_whose_files_are_gone_is_done_again(folder: Folder, kind: str, fa
         folder.put(path, b"")
     condemned = {path} if fate == "condemned" else set()
     records = Records(folder, MADE_BY)
-    assert records.standing(["u"], condemned).revisions == {"u": 1}
+    standing = records.standing(["u"], condemned)
+    assert (standing.missing, standing.revisions) == (["u"], {"u": 1})
     again = _receipt(folder, "u", "b")
     assert records.record(again, 1) == again
     assert records.standing(["u"], condemned).receipts == {"u": again}

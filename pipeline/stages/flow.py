@@ -20,6 +20,7 @@ from pipeline.model.checkpoint import Checkpoint, open_checkpoint
 from pipeline.model.processor import Processor
 from pipeline.schema import output_schema, vector_fields
 from pipeline.spec import JobSpec, SourceSpec
+from pipeline.stages.again import Earlier
 from pipeline.stages.board import Board
 from pipeline.stages.plan import Plan
 from pipeline.stages.prepare import Prepare
@@ -71,6 +72,10 @@ class Recipe:
     """How object stores are reached; secrets are named, and resolved where they are used."""
     revisions: Mapping[str, int] = field(default_factory=dict)
     """Of the records of units that are done again, by key; 0 for the others."""
+    earlier: Mapping[str, Receipt] = field(default_factory=dict)
+    """Of units of which only what was set aside is tried again, by key."""
+    again: frozenset[str] = frozenset()
+    """The reasons for which it was set aside."""
 
     @classmethod
     def of(cls, spec: JobSpec, checkpoint: Checkpoint, plan: Plan, dtype: str) -> "Recipe":
@@ -126,7 +131,10 @@ class Recipe:
     def read(self, units: Sequence[WorkUnit]) -> Iterator[tuple[WorkUnit, pa.Table]]:
         """The source stage, on units of one segment and adapter."""
         use_stores(self.stores)
-        return read_units(self.sources[units[0].segment.source], units, self.id_type, self.kept)
+        source = self.sources[units[0].segment.source]
+        for unit, rows in read_units(source, units, self.id_type, self.kept):
+            earlier = self._earlier(unit.key(self.fingerprint))
+            yield unit, rows if earlier is None else earlier.rows(rows)
 
     def prepare(self) -> Prepare:
         """The prepare stage."""
@@ -174,7 +182,12 @@ class Recipe:
     def sink(self) -> Sink:
         """The sink stage."""
         use_stores(self.stores)
-        return Sink(Folder(self.output), self.schema, self.fingerprint, self.revisions)
+        folder = Folder(self.output)
+        return Sink(folder, self.schema, self.fingerprint, self.revisions, self._earlier)
+
+    def _earlier(self, unit: str) -> Earlier | None:
+        receipt = self.earlier.get(unit)
+        return None if receipt is None else Earlier(Folder(self.output), receipt, self.again)
 
 
 def open_model(path: str) -> Checkpoint:

@@ -8,7 +8,8 @@ are orphans that no reader sees.
 import hashlib
 import uuid
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -18,7 +19,10 @@ from pipeline.folder import Folder
 from pipeline.log import DATA, QUARANTINE, generation
 from pipeline.records import Records
 from pipeline.schema import quarantine_schema
+from pipeline.stages.again import Earlier
 from pipeline.work import Receipt, WrittenFile
+
+_NONE: Mapping[str, int] = MappingProxyType({})
 
 
 class Sink:
@@ -29,7 +33,8 @@ class Sink:
         folder: Folder,
         schema: pa.Schema,
         fingerprint: str,
-        revisions: Mapping[str, int] | None = None,
+        revisions: Mapping[str, int] = _NONE,
+        earlier: Callable[[str], Earlier | None] = lambda unit: None,
     ) -> None:
         """Make the stage.
 
@@ -38,19 +43,22 @@ class Sink:
             schema: of the embeddings, from `output_schema`.
             fingerprint: of every embedding.
             revisions: by unit, of its record; 0 for those that are not named.
+            earlier: what an earlier attempt at a unit led to, when the unit is tried again.
         """
         self._folder = folder
         self._schema = schema
         self._quarantine = quarantine_schema(schema.field("id").type)
         self._generation = generation(fingerprint)
         self._records = Records(folder, fingerprint)
-        self._revisions = revisions or {}
+        self._revisions = revisions
+        self._earlier = earlier
 
     def __call__(self, items: pa.Table, unit: str, adapter: str) -> Receipt:
         """Write one unit, a table of `embedded_schema`; the receipt that counts for it.
 
         Raises:
-            ConservationError: an item is there twice.
+            ConservationError: an item is there twice, or missing.
+            OutputError: the file of an earlier attempt is gone or damaged.
         """
         rows = items["row"].to_pylist()
         pairs = Counter(zip(rows, items["modality"].to_pylist(), strict=True))
@@ -60,16 +68,28 @@ class Sink:
         faulty = items.filter(pc.is_valid(items["reason"]))
         # as a rule there is none, and a filter copies every vector
         well = items.filter(pc.is_null(items["reason"])) if faulty.num_rows else items
+        embedded, aside = self._output(well), self._set_aside(faulty)
+        tokens, source_rows = pc.sum(well["n_tokens"]).as_py() or 0, len(set(rows))
+        earlier = self._earlier(unit)
+        if earlier is not None:
+            earlier.demand_all(items)
+            if not well.num_rows:
+                # as it was: nothing is worth another file
+                return earlier.receipt
+            if earlier.embedded is not None:
+                embedded = pa.concat_tables([earlier.embedded, embedded])
+            aside = pa.concat_tables([earlier.left, aside])
+            tokens, source_rows = tokens + earlier.receipt.tokens, earlier.receipt.rows
         receipt = Receipt(
             unit=unit,
             adapter=adapter,
-            rows=len(set(rows)),
-            items=items.num_rows,
-            embedded=dict(Counter(well["modality"].to_pylist())),
-            quarantined=dict(Counter(faulty["reason"].to_pylist())),
-            tokens=pc.sum(well["n_tokens"]).as_py() or 0,
-            data=self._write(DATA, self._output(well), unit),
-            quarantine=self._write(QUARANTINE, self._set_aside(faulty), unit),
+            rows=source_rows,
+            items=embedded.num_rows + aside.num_rows,
+            embedded=dict(Counter(embedded["modality"].to_pylist())),
+            quarantined=dict(Counter(aside["reason"].to_pylist())),
+            tokens=tokens,
+            data=self._write(DATA, embedded, unit),
+            quarantine=self._write(QUARANTINE, aside, unit),
         )
         return self._records.record(receipt, self._revisions.get(unit, 0))
 

@@ -72,7 +72,7 @@ def driver(shards: Sequence[int]):  # type: ignore[no-untyped-def]
             units,
             schema=SCHEMA,
             fingerprint=MADE_BY,
-            execute=lambda todo, revisions: embed(folder, todo, revisions),
+            execute=lambda todo, revisions, earlier: embed(folder, todo, revisions),
             accept=lambda receipts: None,
         )
 

@@ -1,0 +1,51 @@
+"""`nightjar retry`: what was set aside and may go well now, tried once more.
+
+Only faults that do not lie in the row alone are tried by default: an image that was not found, one
+too large for the limit of then, memory that did not suffice, a crash. The rows around them are left
+as they are. What a row itself lacks is mended in the source, and `nightjar embed` finds the change.
+"""
+
+import time
+from collections.abc import Sequence
+
+from jobs.embed import check, finish
+from pipeline.driver import Outcome
+from pipeline.errors import MAY_PASS, Reason, SpecError
+from pipeline.folder import Folder
+from pipeline.job_file import kept_job
+from pipeline.work import tally
+
+
+def run(uri: str, overrides: Sequence[str], address: str, reasons: Sequence[str]) -> None:
+    """The command.
+
+    Args:
+        uri: root of the dataset.
+        overrides: `key=value` settings that win over the job that made it.
+        address: which Ray, or `none`.
+        reasons: those to try again; none for all that may pass.
+
+    Raises:
+        UserError: there is no job at the output, or it cannot be done any more.
+        RunError: the run failed; nothing was committed.
+    """
+    unknown = [reason for reason in reasons if reason not in set(Reason)]
+    if unknown:
+        raise SpecError(f"--reason: {unknown[0]!r} is not one of {', '.join(Reason)}")
+    chosen = frozenset(reasons or map(str, MAY_PASS))
+    started = time.monotonic()
+    job = check(kept_job(Folder(uri), overrides))
+    outcome = finish(job, address, chosen)
+    print(_account(outcome, chosen, time.monotonic() - started))
+    print(f"dataset: {uri} (version {outcome.entry.version})")
+
+
+def _account(outcome: Outcome, chosen: frozenset[str], seconds: float) -> str:
+    before, after = tally(outcome.resumed), tally(outcome.receipts or [])
+    tried = sum(count for reason, count in before.quarantined.items() if reason in chosen)
+    if not tried:
+        return f"nothing was set aside for {', '.join(sorted(chosen))}"
+    gained = after.embedded.total() - before.embedded.total()
+    reasons = ", ".join(f"{count:,} {reason}" for reason, count in after.quarantined.most_common())
+    left = f"{after.quarantined.total():,} still set aside ({reasons})" if reasons else "none left"
+    return f"{tried:,} items tried again, {gained:,} embedded in {seconds:.1f} s; {left}"

@@ -1,0 +1,53 @@
+"""The job of a dataset, kept beside it, so that it can be gone on with from its URL alone.
+
+It is what the last run was asked to do, with locations that hold from any working directory;
+secrets are named in it as in every spec. Nothing of the protocol depends on it.
+"""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+from pipeline.errors import OutputError
+from pipeline.folder import Folder
+from pipeline.log import JOB
+from pipeline.spec import JobSpec
+from pipeline.spec_file import parse_spec
+from pipeline.storage import absolute
+
+
+def keep_job(folder: Folder, spec: JobSpec) -> None:
+    """Write a job beside its dataset, in the place of the one before."""
+    is_local = Path(spec.model.path).expanduser().is_dir()
+    model = {"path": absolute(spec.model.path) if is_local else spec.model.path}
+    kept = spec.model_copy(
+        update={
+            "model": spec.model.model_copy(update=model),
+            "source": [s.located([absolute(uri) for uri in s.uris]) for s in spec.sources],
+            "output": spec.output.model_copy(update={"uri": absolute(spec.output.uri)}),
+        }
+    )
+    # what was not written is left out: a key that is there says more than its default
+    plain = kept.model_dump(mode="json", exclude_unset=True)
+    folder.put(JOB, json.dumps(plain, indent=1).encode())
+
+
+def kept_job(folder: Folder, overrides: Sequence[str]) -> JobSpec:
+    """The job that was kept, with its output at the folder.
+
+    Args:
+        folder: the dataset's root.
+        overrides: `key=value` settings that win over it.
+
+    Raises:
+        OutputError: none is there, or a damaged one.
+        SpecError: an override is wrong.
+    """
+    try:
+        plain = json.loads(folder.get(JOB))
+        plain["output"]["uri"] = folder.uri
+    except FileNotFoundError:
+        raise OutputError(f"{folder.uri!r} holds no {JOB}: no run has begun there") from None
+    except (ValueError, TypeError, KeyError) as error:
+        raise OutputError(f"{folder.uri}/{JOB} is damaged: {error}") from error
+    return parse_spec(plain, overrides)

@@ -1,0 +1,89 @@
+"""Again: a unit of which only what was set aside is tried once more.
+
+The unit's earlier receipt says which items those are, and where the embeddings of the others lie.
+Their rows alone are read, and what becomes of them is joined with what was there: the unit is still
+one file, and no vector is computed twice.
+"""
+
+from collections.abc import Iterable
+from functools import cached_property
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from pipeline.dataset import read_file
+from pipeline.errors import ConservationError
+from pipeline.folder import Folder
+from pipeline.work import Receipt
+
+_OTHER = {"text": "image", "image": "text"}
+
+
+class Earlier:
+    """What an earlier attempt at a unit led to."""
+
+    def __init__(self, folder: Folder, receipt: Receipt, reasons: Iterable[str]) -> None:
+        """Look at an earlier attempt; its files are read when they are needed.
+
+        Args:
+            folder: the dataset's root.
+            receipt: of the attempt.
+            reasons: what was set aside for one of them is tried again.
+        """
+        self.receipt = receipt
+        self._folder = folder
+        self._reasons = pa.array(sorted(reasons), pa.string())
+
+    def rows(self, rows: pa.Table) -> pa.Table:
+        """Of the unit's source rows those to be tried again, without what of them is done."""
+        tried = {row["row"]: set[str]() for row in self._tried.select(["row"]).to_pylist()}
+        for row in self._tried.select(["row", "modality"]).to_pylist():
+            # a fault of the row as a whole left nothing of it done
+            tried[row["row"]] |= {row["modality"]} if row["modality"] else set(_OTHER)
+        rows = rows.filter(pc.is_in(rows["row"], pa.array(tried, pa.int64())))
+        for modality, other in _OTHER.items():
+            done = [tried[row] == {other} for row in rows["row"].to_pylist()]
+            at = rows.schema.get_field_index(modality)
+            field = rows.schema.field(at)
+            kept = pc.if_else(
+                pa.array(done, pa.bool_()), pa.scalar(None, field.type), rows[modality]
+            )
+            rows = rows.set_column(at, field, kept)
+        return rows
+
+    def demand_all(self, items: pa.Table) -> None:
+        """Refuse items that are not of the rows that were to be tried again.
+
+        Raises:
+            ConservationError: some are missing, or there are others.
+        """
+        if set(items["row"].to_pylist()) != set(self._tried["row"].to_pylist()):
+            raise ConservationError(
+                f"unit {self.receipt.unit}: the rows that came back are not those that were to be "
+                "tried again"
+            )
+
+    @cached_property
+    def embedded(self) -> pa.Table | None:
+        """The embeddings that are there; None for none."""
+        data = self.receipt.data
+        return None if data is None else read_file(self._folder, data)
+
+    @property
+    def left(self) -> pa.Table:
+        """What stays set aside."""
+        return self._aside.filter(pc.invert(self._is_tried))
+
+    @property
+    def _tried(self) -> pa.Table:
+        return self._aside.filter(self._is_tried)
+
+    @property
+    def _is_tried(self) -> pa.ChunkedArray:
+        return pc.is_in(self._aside["reason"], self._reasons)
+
+    @cached_property
+    def _aside(self) -> pa.Table:
+        # a unit is tried again because it set something aside
+        assert self.receipt.quarantine is not None
+        return read_file(self._folder, self.receipt.quarantine)
