@@ -204,6 +204,7 @@ def test_a_mistake_in_a_list_of_sources_names_its_place(tmp_path: Path) -> None:
         ("a: " + "x" * (1 << 20), "at most 1048576 are read"),
     ],
 )
+@pytest.mark.fault("security.yaml")
 def test_a_file_that_is_no_plain_mapping_is_refused_with_its_path(
     tmp_path: Path, content: str | bytes, expected: str
 ) -> None:
@@ -213,6 +214,7 @@ def test_a_file_that_is_no_plain_mapping_is_refused_with_its_path(
 
 
 @pytest.mark.parametrize("content", ["name: 2024-13-45\n", "name: 0x_\n", "[" * 5000])
+@pytest.mark.fault("security.yaml")
 def test_a_value_yaml_itself_chokes_on_is_refused_with_its_path(
     tmp_path: Path, content: str
 ) -> None:

@@ -20,6 +20,7 @@ _ROWS, _UNIT = 8, 4
 _KILLS_PREPARE, _KILLS_EMBED = 2, 7
 
 
+@pytest.mark.fault("image.decoder_crash", "compute.poison")
 def test_a_unit_that_kills_its_worker_is_searched_for_the_rows_that_do_it(
     tmp_path: Path, tiny_checkpoint: Path
 ) -> None:

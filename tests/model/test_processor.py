@@ -42,6 +42,7 @@ def tokenizer(checkpoint: Checkpoint) -> Tokenizer:
 
 
 @pytest.mark.parametrize("text", ["", " ", "\t\r\n", "\u00a0\u2028\u3000\x85"])
+@pytest.mark.fault("text.empty")
 def test_an_empty_text_is_refused_though_its_prompt_would_not_be(
     processor: Processor, text: str
 ) -> None:
@@ -51,6 +52,7 @@ def test_an_empty_text_is_refused_though_its_prompt_would_not_be(
 
 
 @pytest.mark.parametrize("text", ["\ud800", "half a pair: \udc80.", "\udc00\ud800"])
+@pytest.mark.fault("text.lone_surrogate")
 def test_a_lone_surrogate_is_refused(processor: Processor, text: str) -> None:
     with pytest.raises(RowError) as refused:
         processor.text(text, QUERY)
@@ -86,6 +88,7 @@ def test_each_task_puts_its_prefix_and_nothing_else(
         assert (item.token_ids.dtype, item.pixels, item.truncated) == (np.int32, None, False)
 
 
+@pytest.mark.fault("text.too_long")
 def test_exactly_max_length_is_whole_and_one_more_is_cut_and_told(checkpoint: Checkpoint) -> None:
     whole = Processor(checkpoint).text(TEXTS["long"], QUERY).token_ids
     for cut, truncated in ((1, True), (0, False), (-1, False)):
