@@ -1,21 +1,17 @@
-"""The job spec: the public contract of a job, and the fingerprint of its embeddings.
+"""The job spec: the public contract of a job.
 
 Frozen models, unknown keys refused. Each key's description says what is expected: it is what an
 editor shows from the JSON Schema, and the end of the sentence a user reads after a mistake.
 """
 
-import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag
 from pydantic import model_validator as validate_model
 
 from pipeline.tasks import ADAPTERS, TASKS
-
-ENCODE_VERSION = "1"
-"""Raised by hand when our own preparation, pooling or writing changes an embedding's value."""
 
 
 class Section(BaseModel):
@@ -230,10 +226,24 @@ class ComputeSpec(Section):
 
 
 class LimitsSpec(Section):
-    """When a run is stopped rather than committed."""
+    """How far one item may go before it is set aside, and a run before it is stopped."""
 
     quarantine_share: float = Field(
         0.01, ge=0, le=1, description="the largest share of items set aside, from 0 to 1"
+    )
+    image_pixels: int = Field(
+        40_000_000,
+        ge=1,
+        le=178_956_970,  # where Pillow refuses whatever we say
+        description="the largest image that is decoded, in pixels, at most 178956970",
+    )
+    decode_seconds: int = Field(
+        30, ge=1, description="a whole number of CPU seconds that preparing one item may take"
+    )
+    decode_memory: int = Field(
+        2 << 30,
+        ge=1 << 20,
+        description="bytes of memory that preparing one item may take, at least 1048576",
     )
 
 
@@ -251,7 +261,7 @@ class JobSpec(Section):
     ] = Field(description="a source, or a list of them that share one dataset")
     output: OutputSpec = Field(description="the dataset")
     compute: ComputeSpec = Field(ComputeSpec(), description="the compute settings")
-    limits: LimitsSpec = Field(LimitsSpec(), description="when a run is stopped")
+    limits: LimitsSpec = Field(LimitsSpec(), description="how far items and the run may go")
 
     @property
     def sources(self) -> tuple[SourceSpec, ...]:
@@ -263,28 +273,6 @@ class JobSpec(Section):
         if not self.sources:
             raise ValueError("source: the list is empty")
         return self
-
-
-def fingerprint(spec: JobSpec, checkpoint_hashes: Mapping[str, str], dtype: str) -> str:
-    """What decides the value of every embedding of this job, as 64 hex digits (sha256).
-
-    Args:
-        spec: the job.
-        checkpoint_hashes: sha256 of the checkpoint's files by relative name: weights, adapters,
-            tokenizer, configuration and the pixel bounds in it.
-        dtype: what the network computes in, `auto` resolved.
-    """
-    parts = {
-        "encode_version": ENCODE_VERSION,
-        "checkpoint": dict(checkpoint_hashes),
-        "prompts": {task.name: task.prefix for task in TASKS.values()},
-        "max_length": spec.model.max_length,
-        "max_pixels": spec.model.max_pixels,
-        "dtype": dtype,
-        "single": spec.output.single and spec.output.single.model_dump(),
-        "multi": spec.output.multi and spec.output.multi.model_dump(),
-    }
-    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
 
 def json_schema() -> dict[str, Any]:

@@ -6,7 +6,8 @@ from typing import Any
 import pytest
 import yaml
 
-from pipeline.spec import JobSpec, fingerprint
+from pipeline.fingerprint import fingerprint
+from pipeline.spec import JobSpec
 from tests.test_spec import EXAMPLE, _with
 
 HASHES = {"config.json": "00", "model.safetensors": "11"}
@@ -36,7 +37,7 @@ def test_the_fingerprint_changes_with_whatever_decides_a_vector(
         "one file more": _fingerprint(base, {**HASHES, "adapters/adapter.safetensors": "1"}),
         "compute dtype": _fingerprint(base, dtype="bfloat16"),
     }
-    monkeypatch.setattr("pipeline.spec.ENCODE_VERSION", "next")
+    monkeypatch.setattr("pipeline.fingerprint.ENCODE_VERSION", "next")
     found["our own code"] = _fingerprint(base)
     assert len(set(found.values())) == len(found), found
     assert all(re.fullmatch("[0-9a-f]{64}", value) for value in found.values())

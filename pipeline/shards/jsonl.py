@@ -35,7 +35,7 @@ def inspect(source: SourceSpec, index: int, shard: StoredObject, unit_size: Unit
         SourceError: no line has a mapped column, or a column mixes types.
     """
     scan = _Scan(source, shard)
-    step = unit_size.rows_of(source)
+    step = unit_size.rows_of(source, (scan.stops or [0])[-1] / max(1, len(scan.stops)))
     found = Inspected(unit_rows=step)
     for first in range(0, len(scan.stops), step):
         stops = scan.stops[first : first + step]

@@ -16,6 +16,7 @@ import pyarrow.parquet as pq
 from pipeline.errors import Reason, RowError, SourceError
 from pipeline.schema import source_schema
 from pipeline.shards.cells import is_bytes, is_text, plain, plain_type, valid_text
+from pipeline.shards.footer import open_parquet
 from pipeline.shards.references import base_of, read_images
 from pipeline.shards.shape import Inspected, UnitSize, count_adapters
 from pipeline.spec import SourceSpec
@@ -32,7 +33,7 @@ def inspect(source: SourceSpec, index: int, shard: StoredObject, unit_size: Unit
         SourceError: not Parquet, or a mapped column is missing or of an unusable type.
     """
     try:
-        with open_object(shard.uri) as stream, pq.ParquetFile(stream) as file:
+        with open_object(shard.uri) as stream, open_parquet(stream, shard.uri) as file:
             schema = file.schema_arrow
             _demand_columns(source, schema, shard)
             metadata = file.metadata
@@ -74,7 +75,8 @@ def read(
     mapped = [source.id, source.text, source.image, source.task_column, *source.keep]
     columns = list(dict.fromkeys(name for name in mapped if name is not None))
     first = segment.first_row
-    with open_object(segment.shard.uri) as stream, pq.ParquetFile(stream) as file:
+    uri = segment.shard.uri
+    with open_object(uri) as stream, open_parquet(stream, uri) as file:
         for batch in file.iter_batches(
             batch_size=batch_rows, row_groups=list(segment.row_groups), columns=columns
         ):

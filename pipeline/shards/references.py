@@ -64,12 +64,12 @@ def _below(base: str, path: str) -> str:
     parts = path.split("/")
     unsafe = "://" in path or path.startswith("/") or ".." in parts or "%" in path or "\\" in path
     if unsafe or not path or "\0" in path:
-        raise RowError(Reason.UNSAFE_PATH, f"{path!r} is not a plain path below the source")
+        raise RowError(Reason.UNSAFE_PATH, f"{path[:200]!r} is not a plain path below the source")
     uri = f"{base.rstrip('/')}/{posixpath.normpath(path)}"
     at = locate(uri)
     # a symbolic link below the source may still point out of it
     if at.protocol == "file" and not _leads_below(Path(at.path), Path(locate(base).path)):
-        raise RowError(Reason.UNSAFE_PATH, f"{path!r} is a link out of the source")
+        raise RowError(Reason.UNSAFE_PATH, f"{path[:200]!r} is a link out of the source")
     return uri
 
 

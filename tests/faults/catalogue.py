@@ -59,6 +59,10 @@ CATALOGUE = {
     "text.invalid_utf8": _line(
         "bytes that are not UTF-8 in a string column", "set aside: `invalid_unicode`, row by row"
     ),
+    "text.malformed": _line(
+        "a JSONL line that is no object, or whose text is no string",
+        "set aside: `malformed_record`",
+    ),
     "text.odd_characters": _line(
         "NUL, control and bidi characters, a byte order mark, composed or not",
         "embedded as it is; the hash is of the bytes",
@@ -97,7 +101,7 @@ CATALOGUE = {
     ),
     "image.modes": _line(
         "CMYK, grey, palettes, transparency, 16 bits",
-        "embedded as RGB by one rule: alpha is dropped, as in the reference",
+        "embedded as RGB by the reference's rule: alpha is dropped, 16 bits are cut off at 255",
     ),
     "image.frames": _line("several frames or pages", "embedded: the first one"),
     "image.orientation": _line(

@@ -16,14 +16,15 @@ from torch.nn.functional import interpolate
 from pipeline.errors import Reason, RowError
 from pipeline.model import images
 from pipeline.model.images import (
+    IMAGE_PIXELS,
     MAX_ASPECT_RATIO,
-    MAX_DECODED_PIXELS,
     PixelBounds,
     decode,
     fit,
     resize,
     to_rgb,
 )
+from pipeline.spec import LimitsSpec
 from tests.model.oracle import smart_resize
 from tests.model.parity_items import encoded, picture
 
@@ -108,16 +109,15 @@ def test_a_decompression_bomb_is_refused_by_its_header() -> None:
 
 @pytest.mark.fault("image.over_limit")
 def test_one_pixel_above_the_bound_is_too_large_and_the_bound_itself_is_not() -> None:
-    assert MAX_DECODED_PIXELS == 5 * 17_895_697
-    assert reason(png_header(MAX_DECODED_PIXELS + 1, 1)) == Reason.IMAGE_TOO_LARGE
-    assert reason(png_header(5, 17_895_697)) == Reason.IMAGE_TRUNCATED
+    assert IMAGE_PIXELS == 8000 * 5000 == LimitsSpec().image_pixels
+    assert reason(png_header(IMAGE_PIXELS + 1, 1)) == Reason.IMAGE_TOO_LARGE
+    assert reason(png_header(8000, 5000)) == Reason.IMAGE_TRUNCATED
 
 
-def test_a_decoded_image_has_the_same_bound(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(images, "MAX_DECODED_PIXELS", 40 * 30)
-    assert to_rgb(PICTURE).shape == (30, 40, 3)
+def test_a_decoded_image_has_the_same_bound() -> None:
+    assert to_rgb(PICTURE, 40 * 30).shape == (30, 40, 3)
     with pytest.raises(RowError, match="41 x 30 pixels") as refused:
-        to_rgb(picture(41, 30))
+        to_rgb(picture(41, 30), 40 * 30)
     assert refused.value.reason == Reason.IMAGE_TOO_LARGE
 
 

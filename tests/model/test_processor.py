@@ -114,6 +114,29 @@ def test_no_text_is_longer_than_the_model_reads(checkpoint: Checkpoint, asked: i
 # Images -----------------------------------------------------------------------------------------
 
 
+@pytest.mark.fault("text.one_word")
+def test_what_no_kept_token_can_reach_is_not_tokenised(
+    checkpoint: Checkpoint, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    short = Processor(checkpoint, max_length=5)
+    tokenizer, seen = short._tokenizer, []
+
+    class Listening:
+        def encode(self, text: str) -> object:
+            seen.append(text)
+            return tokenizer.encode(text)
+
+    monkeypatch.setattr(short, "_tokenizer", Listening())
+    longest = max(map(len, tokenizer.get_vocab()))
+    for text in ("w" * 10_000, "é" * 10_000, "€" * 10_000, "word " * 10_000, "-" * 10_000):
+        item = short.text(text, TASKS["code.query"])
+        assert item.truncated
+        assert len(item.token_ids) == 5
+        assert 5 * longest - 3 <= len(seen[-1].encode()) <= 5 * longest
+        whole = tokenizer.encode(TASKS["code.query"].prefix + text).ids
+        assert item.token_ids.tolist() == whole[:5]
+
+
 @pytest.mark.parametrize("as_bytes", [True, False], ids=["bytes", "decoded"])
 @pytest.mark.parametrize(
     ("width", "height", "pads"), [(112, 84, 12), (1, 1, 4), (1, 200, 29), (1000, 1000, 729)]
