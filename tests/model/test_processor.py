@@ -111,9 +111,6 @@ def test_no_text_is_longer_than_the_model_reads(checkpoint: Checkpoint, asked: i
     assert (len(item.token_ids), item.truncated) == (32768, True)
 
 
-# Images -----------------------------------------------------------------------------------------
-
-
 @pytest.mark.fault("text.one_word")
 def test_what_no_kept_token_can_reach_is_not_tokenised(
     checkpoint: Checkpoint, monkeypatch: pytest.MonkeyPatch
@@ -135,6 +132,9 @@ def test_what_no_kept_token_can_reach_is_not_tokenised(
         assert 5 * longest - 3 <= len(seen[-1].encode()) <= 5 * longest
         whole = tokenizer.encode(TASKS["code.query"].prefix + text).ids
         assert item.token_ids.tolist() == whole[:5]
+
+
+# Images -----------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("as_bytes", [True, False], ids=["bytes", "decoded"])
