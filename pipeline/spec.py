@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag
 from pydantic import model_validator as validate_model
 
 from pipeline.tasks import ADAPTERS, TASKS
+from pipeline.web import HOST_PATTERN
 
 
 class Section(BaseModel):
@@ -82,6 +83,11 @@ class SourceSpec(Section):
         None,
         description="the column with encoded bytes, {bytes, path} structs or paths, or null",
     )
+    image_hosts: list[Annotated[str, Field(pattern=HOST_PATTERN, max_length=253)]] = Field(
+        [],
+        description="a list of host names, in lower case, from which images at http(s) URLs are "
+        "fetched",
+    )
     task: TaskChoice = Field(description=f"one of {', '.join(TASKS)}, or {{column: name}}")
     keep: list[str] = Field([], description="a list of columns to carry to the output")
 
@@ -128,6 +134,11 @@ class SourceSpec(Section):
         elif self.id is not None:
             what = "the sample key" if self.format == "webdataset" else "the relative path"
             raise ValueError(f"id: {self.id!r}, but the id in {self.format} sources is {what}")
+        if self.image_hosts and (self.format not in ("parquet", "jsonl") or self.image is None):
+            raise ValueError(
+                f"image_hosts: {self.image_hosts!r}, but only the image column of a parquet or "
+                "jsonl source holds URLs"
+            )
         if self.format == "images":
             for field, value in (("text", self.text), ("image", self.image), ("keep", self.keep)):
                 if value:

@@ -2,7 +2,7 @@
 
 The pass finds where lines begin, so that a segment can be read alone, and parses them for the
 types of ids and kept columns, which JSON does not declare. A line that is no JSON object is a row
-with a fault. Images are paths below the source.
+with a fault. Images are paths below the source, or URLs.
 """
 
 import json
@@ -111,7 +111,8 @@ def read(
     for at in range(0, len(lines), batch_rows):
         chosen = lines[at : at + batch_rows]
         records = [_parse(line) for line in chosen]
-        images = read_images(base_of(source, segment.shard.uri), _image_paths(source, records))
+        base = base_of(source, segment.shard.uri)
+        images = read_images(base, _image_paths(source, records), source.image_hosts)
         rows = [
             _row(source, record, image, f"{segment.shard.uri}#line={first + i}")
             for i, (record, image) in enumerate(zip(records, images, strict=True))

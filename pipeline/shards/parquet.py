@@ -186,7 +186,7 @@ def _source_rows(
         # to bytes without a look at the content: it is decoded, or refused, row by row
         columns["text"] = plain(batch[source.text]).cast(pa.large_binary())
     if source.image is not None:
-        columns["image"] = _images(base_of(source, uri), plain(batch[source.image]), cells)
+        columns["image"] = _images(source, uri, plain(batch[source.image]), cells)
     arrays = [
         cells.take(f.name).cast(f.type) if f.name in source.keep else pa.nulls(count, f.type)
         for f in kept
@@ -228,7 +228,7 @@ class _Cells:
         }
 
 
-def _images(base: str, column: pa.Array, cells: _Cells) -> pa.Array:
+def _images(source: SourceSpec, shard: str, column: pa.Array, cells: _Cells) -> pa.Array:
     """The image column as bytes; an image that its path did not lead to is its row's fault."""
     kind = column.type
     if is_bytes(kind):
@@ -243,7 +243,7 @@ def _images(base: str, column: pa.Array, cells: _Cells) -> pa.Array:
         cells.blame(index, RowError(Reason.INVALID_UNICODE, "the path is not UTF-8"))
     there = content.is_valid().to_pylist()
     wanted = [None if t else path for t, path in zip(there, paths.to_pylist(), strict=True)]
-    read = read_images(base, wanted)
+    read = read_images(base_of(source, shard), wanted, source.image_hosts)
     for index, item in enumerate(read):
         if isinstance(item, RowError):
             cells.blame(index, item)

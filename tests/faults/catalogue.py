@@ -208,11 +208,13 @@ CATALOGUE = {
         "embedded again alone in float32, or set aside: `non_finite`",
     ),
     "compute.poison": _line(
-        "a row that kills its worker",
+        "a row that kills its worker again and again",
         "set aside after two deaths: `worker_crash`, found by halving the unit",
     ),
     "compute.constructor": _line(
-        "an actor that cannot be made", "failed, with the sentence of the model's load"
+        "an actor that cannot be made",
+        "failed, with the sentence of the model's load",
+        open="not tested yet",
     ),
     "compute.worker_killed": _line("a worker is killed", "survived", open="not tested yet"),
     "compute.node_lost": _line("a node is lost", "survived", open="not tested yet"),
