@@ -1,4 +1,4 @@
-"""The fingerprint: everything that decides the value of an embedding, in one number."""
+"""The fingerprint: everything that decides the value of an embedding, and nothing else."""
 
 import hashlib
 import json

@@ -15,6 +15,7 @@ from pydantic_core import PydanticCustomError
 from pipeline.section import Section
 from pipeline.stores import StoreSpec, has_password
 from pipeline.tasks import ADAPTERS, TASKS
+from pipeline.web import HOST_PATTERN
 
 
 def _without_password(uri: str) -> str:
@@ -89,6 +90,11 @@ class SourceSpec(Section):
         None,
         description="the column with encoded bytes, {bytes, path} structs or paths, or null",
     )
+    image_hosts: list[Annotated[str, Field(pattern=HOST_PATTERN, max_length=253)]] = Field(
+        [],
+        description="a list of host names, in lower case, from which images at http(s) URLs are "
+        "fetched",
+    )
     task: TaskChoice = Field(description=f"one of {', '.join(TASKS)}, or {{column: name}}")
     keep: list[str] = Field([], description="a list of columns to carry to the output")
 
@@ -135,6 +141,11 @@ class SourceSpec(Section):
         elif self.id is not None:
             what = "the sample key" if self.format == "webdataset" else "the relative path"
             raise ValueError(f"id: {self.id!r}, but the id in {self.format} sources is {what}")
+        if self.image_hosts and (self.format not in ("parquet", "jsonl") or self.image is None):
+            raise ValueError(
+                f"image_hosts: {self.image_hosts!r}, but only the image column of a parquet or "
+                "jsonl source holds URLs"
+            )
         if self.format == "images":
             for field, value in (("text", self.text), ("image", self.image), ("keep", self.keep)):
                 if value:
@@ -233,13 +244,27 @@ class ComputeSpec(Section):
 
 
 class LimitsSpec(Section):
-    """When a run is stopped rather than committed."""
+    """How far one item may go before it is set aside, and a run before it is stopped."""
 
     quarantine_share: float = Field(
         0.01, ge=0, le=1, description="the largest share of items set aside, from 0 to 1"
     )
     stall: float = Field(
         1800.0, gt=0, description="seconds without any progress after which a run is given up"
+    )
+    image_pixels: int = Field(
+        40_000_000,
+        ge=1,
+        le=178_956_970,  # where Pillow refuses whatever we say
+        description="the largest image that is decoded, in pixels, at most 178956970",
+    )
+    decode_seconds: int = Field(
+        30, ge=1, description="a whole number of CPU seconds that preparing one item may take"
+    )
+    decode_memory: int = Field(
+        2 << 30,
+        ge=1 << 20,
+        description="bytes of memory that preparing one item may take, at least 1048576",
     )
 
 
@@ -260,7 +285,7 @@ class JobSpec(Section):
         [], description="a list of object stores and how to reach them"
     )
     compute: ComputeSpec = Field(ComputeSpec(), description="the compute settings")
-    limits: LimitsSpec = Field(LimitsSpec(), description="when a run is stopped")
+    limits: LimitsSpec = Field(LimitsSpec(), description="how far items and the run may go")
 
     @property
     def sources(self) -> tuple[SourceSpec, ...]:

@@ -172,6 +172,7 @@ LOST = [OSError("connection reset"), TimeoutError("read timed out"), FileExistsE
 
 
 @pytest.mark.parametrize("error", LOST, ids=lambda error: type(error).__name__)
+@pytest.mark.fault("store.lost_reply")
 def test_a_write_whose_reply_is_lost_is_found_by_reading_back(
     folder: Folder, error: Exception
 ) -> None:
@@ -198,6 +199,7 @@ def _entry_of(folder: Folder, tmp_path: Path, source_digest: str) -> bytes:
     return elsewhere.get(entry_name(1))
 
 
+@pytest.mark.fault("compute.two_runs")
 def test_another_drivers_entry_for_the_same_work_is_taken_for_ours(
     folder: Folder, tmp_path: Path
 ) -> None:
@@ -234,6 +236,7 @@ def test_an_output_of_another_schema_is_refused(
     assert list_versions(folder) == [1]
 
 
+@pytest.mark.fault("compute.two_configs")
 def test_an_output_made_another_way_is_refused(folder: Folder) -> None:
     demand_fit(folder, _schema(), [OTHER])  # nothing there yet: anything fits
     _commit(folder)

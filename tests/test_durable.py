@@ -62,6 +62,7 @@ def test_a_direct_write_cut_short_is_finished_by_a_cached_one(
     assert (tmp_path / "file").read_bytes() == data
 
 
+@pytest.mark.fault("store.disk_full")
 def test_a_full_disk_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(file: int, block: object, at: int) -> int:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))

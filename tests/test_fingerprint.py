@@ -55,6 +55,10 @@ def test_the_fingerprint_changes_with_whatever_decides_a_vector(
         ("compute.compile", True),
         ("compute.unit_rows", 3),
         ("compute.pools", {}),
+        ("source.image_hosts", ["a.test"]),
+        ("limits.image_pixels", 1),
+        ("limits.decode_seconds", 1),
+        ("limits.decode_memory", 1 << 20),
     ],
 )
 def test_the_fingerprint_does_not_change_with_anything_else(key: str, value: object) -> None:

@@ -110,6 +110,16 @@ MISTAKES = [
     ("source.keep", "title", "source.keep", "a list of columns"),
     ("source.keep", ["a", "b", "a"], "source.keep", "'a' is there twice"),
     ("source.kep", ["a"], "source.kep", "did you mean 'keep'"),
+    ("source.image_hosts", "images.test", "source.image_hosts", "a list of host names"),
+    ("source.image_hosts", ["a.test", "B.test"], "source.image_hosts.1", "in lower case"),
+    ("source.image_hosts", ["127.0.0.1"], "source.image_hosts.0", "a list of host names"),
+    ("source.image_hosts", ["localhost"], "source.image_hosts.0", "a list of host names"),
+    ("source.image_hosts", ["https://a.test"], "source.image_hosts.0", "a list of host names"),
+    ("source.image_hosts", ["*.a.test"], "source.image_hosts.0", "a list of host names"),
+    ("limits", {"image_pixels": 0}, "limits.image_pixels", "the largest image that is decoded"),
+    ("limits", {"image_pixels": 10**9}, "limits.image_pixels", "at most 178956970"),
+    ("limits", {"decode_seconds": 0.5}, "limits.decode_seconds", "a whole number of CPU seconds"),
+    ("limits", {"decode_memory": 4096}, "limits.decode_memory", "at least 1048576"),
     ("output.uri", "", "output.uri", "a path or object-store URL of the dataset"),
     ("output.single", {"dim": 0}, "output.single.dim", "one of the checkpoint's matryoshka_dims"),
     ("output.single", {"dim": [2048, 0]}, "output.single.dim.1", "matryoshka_dims"),
@@ -169,6 +179,7 @@ def test_nothing_to_write_and_nothing_to_embed_are_refused(tmp_path: Path) -> No
         ({"keep": ["a"]}, "source.keep: ['a'], but a folder of images has no columns"),
         ({"task": {"column": "t"}}, "source.task: column 't', but a folder of images"),
         ({"format": "webdataset", "id": "x"}, "source.id: 'x', but the id in webdataset"),
+        ({"image_hosts": ["a.test"]}, "source.image_hosts: ['a.test'], but only the image column"),
     ],
 )
 def test_a_key_that_does_not_fit_the_format_is_refused(
@@ -204,6 +215,7 @@ def test_a_mistake_in_a_list_of_sources_names_its_place(tmp_path: Path) -> None:
         ("a: " + "x" * (1 << 20), "at most 1048576 are read"),
     ],
 )
+@pytest.mark.fault("security.yaml")
 def test_a_file_that_is_no_plain_mapping_is_refused_with_its_path(
     tmp_path: Path, content: str | bytes, expected: str
 ) -> None:
@@ -213,6 +225,7 @@ def test_a_file_that_is_no_plain_mapping_is_refused_with_its_path(
 
 
 @pytest.mark.parametrize("content", ["name: 2024-13-45\n", "name: 0x_\n", "[" * 5000])
+@pytest.mark.fault("security.yaml")
 def test_a_value_yaml_itself_chokes_on_is_refused_with_its_path(
     tmp_path: Path, content: str
 ) -> None:

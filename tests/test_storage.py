@@ -95,6 +95,7 @@ def test_put_replaces_and_get_of_nothing_says_so(root: str) -> None:
     assert folder.get("deep/er/a") == b""
 
 
+@pytest.mark.fault("store.partial_upload")
 def test_a_reader_sees_the_old_or_the_new_object_and_never_a_part(tmp_path: Path) -> None:
     folder, size = Folder(str(tmp_path)), 1 << 18
     folder.put("a", b"0" * size)
@@ -115,6 +116,7 @@ def test_a_reader_sees_the_old_or_the_new_object_and_never_a_part(tmp_path: Path
     assert set(seen) == {(size, 1)}
 
 
+@pytest.mark.fault("store.writer_raises")
 def test_nothing_temporary_is_left_after_success_or_failure(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -133,6 +135,7 @@ def test_nothing_temporary_is_left_after_success_or_failure(
     assert sorted(path.name for path in (tmp_path / "d").iterdir()) == ["a", "b"]
 
 
+@pytest.mark.fault("store.no_condition")
 def test_a_store_without_put_if_absent_is_refused_for_create() -> None:
     folder = Folder("memory://nightjar-test")
     with pytest.raises(OutputError, match="memory:// has no put-if-absent"):
@@ -189,6 +192,7 @@ def test_the_etag_changes_with_the_content_and_not_without(root: str) -> None:
 
 
 @pytest.mark.s3
+@pytest.mark.fault("store.listing")
 def test_more_than_a_page_of_objects_is_listed_whole(
     bucket: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

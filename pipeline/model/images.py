@@ -21,7 +21,7 @@ from PIL import Image, UnidentifiedImageError
 from pipeline.errors import Reason, RowError
 
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")
-MAX_DECODED_PIXELS = 89_478_485  # Pillow's own warning bound: 256 MiB as RGB
+IMAGE_PIXELS = 40_000_000  # far above what a page is scanned at, and 120 MB as RGB
 MAX_ASPECT_RATIO = 200  # the model's image processor refuses more
 
 Pixels = NDArray[np.uint8]
@@ -40,16 +40,20 @@ class PixelBounds:
     """Most pixels."""
 
 
-def decode(data: bytes) -> Pixels:
+def decode(data: bytes, most: int = IMAGE_PIXELS) -> Pixels:
     """Decode an encoded image to RGB.
 
+    Args:
+        data: the whole file.
+        most: pixels of the largest image that is decoded.
+
     Raises:
-        RowError: not one of the six formats, broken, or larger than MAX_DECODED_PIXELS.
+        RowError: not one of the six formats, broken, or too large.
     """
     with warnings.catch_warnings():
         # of bombs, for which our own bound gives a reason, and of odd metadata, which is not read
         warnings.simplefilter("ignore")
-        return to_rgb(_open(data))
+        return to_rgb(_open(data), most)
 
 
 def _open(data: bytes) -> Image.Image:
@@ -61,20 +65,23 @@ def _open(data: bytes) -> Image.Image:
         raise RowError(
             Reason.NOT_AN_IMAGE, f"none of {', '.join(FORMATS)} in its {len(data)} bytes"
         ) from error
+    except MemoryError:
+        raise
     except Exception as error:  # decoders raise what they like on damaged data
         raise RowError(Reason.IMAGE_TRUNCATED, f"the header is broken: {error}") from error
 
 
-def to_rgb(image: Image.Image) -> Pixels:
+def to_rgb(image: Image.Image, most: int = IMAGE_PIXELS) -> Pixels:
     """The first frame as RGB.
 
     Raises:
-        RowError: the data is broken, or larger than MAX_DECODED_PIXELS.
+        RowError: the data is broken, or has more than `most` pixels.
     """
-    if image.width * image.height > MAX_DECODED_PIXELS:
+    if image.width * image.height > most:
         raise RowError(
             Reason.IMAGE_TOO_LARGE,
-            f"{image.width} x {image.height} pixels, at most {MAX_DECODED_PIXELS} are decoded",
+            f"{image.width} x {image.height} pixels, at most {most} are decoded "
+            "(limits.image_pixels)",
         )
     try:
         return np.asarray(image.convert("RGB"))

@@ -3,7 +3,8 @@
 A text is its task's prefix plus itself; special tokens spelled out in user text stay literal text,
 because a stray `<|vision_start|>` would change what the item is. An image is a fixed prompt with
 one pad token for each merged patch. Texts are cut to `max_length` tokens, prefix included, and the
-cut is recorded; images are bounded by their pixels and are never cut.
+cut is recorded; images are bounded by their pixels and are never cut. What `max_length` tokens
+cannot reach is cut off before it is tokenised, so that the longest text takes seconds.
 """
 
 from dataclasses import dataclass
@@ -16,7 +17,7 @@ from tokenizers import Tokenizer
 
 from pipeline.errors import CheckpointError, Reason, RowError, SpecError
 from pipeline.model.checkpoint import TOKENIZER, Checkpoint
-from pipeline.model.images import PixelBounds, Pixels, decode, resize, to_rgb
+from pipeline.model.images import IMAGE_PIXELS, PixelBounds, Pixels, decode, resize, to_rgb
 from pipeline.tasks import Task
 
 MAX_LENGTH = 32768
@@ -47,6 +48,7 @@ class Processor:
         *,
         max_length: int | None = None,
         max_pixels: int | None = None,
+        image_pixels: int = IMAGE_PIXELS,
     ) -> None:
         """Read the tokenizer and the pixel bounds.
 
@@ -54,6 +56,7 @@ class Processor:
             checkpoint: opened.
             max_length: tokens a text is cut to; None for the model's limit, 32768.
             max_pixels: bound of a resized image; None for the checkpoint's own.
+            image_pixels: the largest image that is decoded.
 
         Raises:
             SpecError: max_pixels is below the checkpoint's min_pixels, or max_length below 1.
@@ -73,7 +76,11 @@ class Processor:
                 f"model.max_pixels: {max_pixels} is below the checkpoint's min_pixels, {least}"
             )
         self.max_length = min(MAX_LENGTH if max_length is None else max_length, MAX_LENGTH)
+        self._image_pixels = image_pixels
         self._tokenizer = _read_tokenizer(checkpoint.directory / TOKENIZER)
+        # in a vocabulary of bytes each character of a token stands for one
+        longest_token = max(map(len, self._tokenizer.get_vocab()))
+        self._most_bytes = self.max_length * longest_token
         self._before_pads = self._tokenizer.encode(_BEFORE_PADS).ids
         self._after_pads = self._tokenizer.encode(_AFTER_PADS).ids
         self._pad = checkpoint.config["image_token_id"]
@@ -94,14 +101,16 @@ class Processor:
         if not text.strip():
             raise RowError(Reason.EMPTY_INPUT, "the text is empty or only white space")
         try:
-            text.encode()
+            content = (task.prefix + text).encode()
         except UnicodeEncodeError as error:
             raise RowError(Reason.INVALID_UNICODE, f"the text is not Unicode: {error}") from error
-        ids = self._tokenizer.encode(task.prefix + text).ids
+        # a character that the cut goes through is dropped
+        reachable = content[: self._most_bytes].decode(errors="ignore")
+        ids = self._tokenizer.encode(reachable).ids
         return PreparedItem(
             token_ids=np.array(ids[: self.max_length], dtype=np.int32),
             pixels=None,
-            truncated=len(ids) > self.max_length,
+            truncated=len(ids) > self.max_length or len(content) > self._most_bytes,
         )
 
     def image(self, image: bytes | Image.Image) -> PreparedItem:
@@ -110,7 +119,8 @@ class Processor:
         Raises:
             RowError: it cannot be decoded, is too large, or too long and thin.
         """
-        pixels = decode(image) if isinstance(image, bytes) else to_rgb(image)
+        most = self._image_pixels
+        pixels = decode(image, most) if isinstance(image, bytes) else to_rgb(image, most)
         return self.resized(resize(pixels, self.bounds))
 
     def resized(self, pixels: Pixels) -> PreparedItem:

@@ -2,7 +2,7 @@
 
 The pass finds where lines begin, so that a segment can be read alone, and parses them for the
 types of ids and kept columns, which JSON does not declare. A line that is no JSON object is a row
-with a fault. Images are paths below the source.
+with a fault. Images are paths below the source, or URLs.
 """
 
 import json
@@ -35,7 +35,7 @@ def inspect(source: SourceSpec, index: int, shard: StoredObject, unit_size: Unit
         SourceError: no line has a mapped column, or a column mixes types.
     """
     scan = _Scan(source, shard)
-    step = unit_size.rows_of(source)
+    step = unit_size.rows_of(source, (scan.stops or [0])[-1] / max(1, len(scan.stops)))
     found = Inspected(unit_rows=step)
     for first in range(0, len(scan.stops), step):
         stops = scan.stops[first : first + step]
@@ -111,7 +111,8 @@ def read(
     for at in range(0, len(lines), batch_rows):
         chosen = lines[at : at + batch_rows]
         records = [_parse(line) for line in chosen]
-        images = read_images(base_of(source, segment.shard.uri), _image_paths(source, records))
+        base = base_of(source, segment.shard.uri)
+        images = read_images(base, _image_paths(source, records), source.image_hosts)
         rows = [
             _row(source, record, image, f"{segment.shard.uri}#line={first + i}")
             for i, (record, image) in enumerate(zip(records, images, strict=True))

@@ -16,6 +16,7 @@ import pyarrow.parquet as pq
 from pipeline.errors import Reason, RowError, SourceError
 from pipeline.schema import source_schema
 from pipeline.shards.cells import is_bytes, is_text, plain, plain_type, valid_text
+from pipeline.shards.footer import open_parquet
 from pipeline.shards.references import base_of, read_images
 from pipeline.shards.shape import Inspected, UnitSize, count_adapters
 from pipeline.spec import SourceSpec
@@ -32,7 +33,7 @@ def inspect(source: SourceSpec, index: int, shard: StoredObject, unit_size: Unit
         SourceError: not Parquet, or a mapped column is missing or of an unusable type.
     """
     try:
-        with open_object(shard.uri) as stream, pq.ParquetFile(stream) as file:
+        with open_object(shard.uri) as stream, open_parquet(stream, shard.uri) as file:
             schema = file.schema_arrow
             _demand_columns(source, schema, shard)
             metadata = file.metadata
@@ -74,7 +75,8 @@ def read(
     mapped = [source.id, source.text, source.image, source.task_column, *source.keep]
     columns = list(dict.fromkeys(name for name in mapped if name is not None))
     first = segment.first_row
-    with open_object(segment.shard.uri) as stream, pq.ParquetFile(stream) as file:
+    uri = segment.shard.uri
+    with open_object(uri) as stream, open_parquet(stream, uri) as file:
         for batch in file.iter_batches(
             batch_size=batch_rows, row_groups=list(segment.row_groups), columns=columns
         ):
@@ -184,7 +186,7 @@ def _source_rows(
         # to bytes without a look at the content: it is decoded, or refused, row by row
         columns["text"] = plain(batch[source.text]).cast(pa.large_binary())
     if source.image is not None:
-        columns["image"] = _images(base_of(source, uri), plain(batch[source.image]), cells)
+        columns["image"] = _images(source, uri, plain(batch[source.image]), cells)
     arrays = [
         cells.take(f.name).cast(f.type) if f.name in source.keep else pa.nulls(count, f.type)
         for f in kept
@@ -226,7 +228,7 @@ class _Cells:
         }
 
 
-def _images(base: str, column: pa.Array, cells: _Cells) -> pa.Array:
+def _images(source: SourceSpec, shard: str, column: pa.Array, cells: _Cells) -> pa.Array:
     """The image column as bytes; an image that its path did not lead to is its row's fault."""
     kind = column.type
     if is_bytes(kind):
@@ -241,7 +243,7 @@ def _images(base: str, column: pa.Array, cells: _Cells) -> pa.Array:
         cells.blame(index, RowError(Reason.INVALID_UNICODE, "the path is not UTF-8"))
     there = content.is_valid().to_pylist()
     wanted = [None if t else path for t, path in zip(there, paths.to_pylist(), strict=True)]
-    read = read_images(base, wanted)
+    read = read_images(base_of(source, shard), wanted, source.image_hosts)
     for index, item in enumerate(read):
         if isinstance(item, RowError):
             cells.blame(index, item)

@@ -1,4 +1,4 @@
-"""Images that a row names by a path below the source.
+"""Images that a row names by a path below the source, or by a URL on a host that the spec names.
 
 A path comes from data, so it is held below the source: no scheme, no absolute path, no `..`, no
 percent-encoding. What cannot be fetched is a fault of its row, not of the run.
@@ -6,12 +6,14 @@ percent-encoding. What cannot be fetched is a fault of its row, not of the run.
 
 import errno
 import posixpath
+from collections.abc import Collection
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from pipeline.errors import Reason, RowError
 from pipeline.spec import SourceSpec
 from pipeline.storage import base_directory, locate, read_object
+from pipeline.web import fetch, is_url
 
 _CONCURRENT_READS = 8
 _NOTHING_THERE = (FileNotFoundError, IsADirectoryError, NotADirectoryError)
@@ -28,24 +30,27 @@ def base_of(source: SourceSpec, shard: str) -> str:
     return max((b for b in bases if path.startswith(locate(b).path)), key=len, default=bases[0])
 
 
-def read_images(base: str, paths: list[str | None]) -> list[bytes | RowError | None]:
+def read_images(
+    base: str, paths: list[str | None], hosts: Collection[str]
+) -> list[bytes | RowError | None]:
     """The bytes of each image, in order; a RowError in place of one that cannot be had.
 
     Args:
         base: the directory the paths are relative to, as a URL.
-        paths: relative paths; None where the row has no image.
+        paths: relative paths or http(s) URLs; None where the row has no image.
+        hosts: from which URLs are fetched.
     """
     if not any(path is not None for path in paths):
         return [None] * len(paths)
     with ThreadPoolExecutor(_CONCURRENT_READS) as pool:
-        return list(pool.map(lambda path: _read(base, path), paths))
+        return list(pool.map(lambda path: _read(base, path, hosts), paths))
 
 
-def _read(base: str, path: str | None) -> bytes | RowError | None:
+def _read(base: str, path: str | None, hosts: Collection[str]) -> bytes | RowError | None:
     if path is None:
         return None
     try:
-        return read_object(_below(base, path))
+        return fetch(path, hosts) if is_url(path) else read_object(_below(base, path))
     except RowError as error:
         return error
     except OSError as error:
@@ -64,12 +69,12 @@ def _below(base: str, path: str) -> str:
     parts = path.split("/")
     unsafe = "://" in path or path.startswith("/") or ".." in parts or "%" in path or "\\" in path
     if unsafe or not path or "\0" in path:
-        raise RowError(Reason.UNSAFE_PATH, f"{path!r} is not a plain path below the source")
+        raise RowError(Reason.UNSAFE_PATH, f"{path[:200]!r} is not a plain path below the source")
     uri = f"{base.rstrip('/')}/{posixpath.normpath(path)}"
     at = locate(uri)
     # a symbolic link below the source may still point out of it
     if at.protocol == "file" and not _leads_below(Path(at.path), Path(locate(base).path)):
-        raise RowError(Reason.UNSAFE_PATH, f"{path!r} is a link out of the source")
+        raise RowError(Reason.UNSAFE_PATH, f"{path[:200]!r} is a link out of the source")
     return uri
 
 

@@ -84,7 +84,7 @@ def inspect(source: SourceSpec, index: int, shard: StoredObject, unit_size: Unit
     except tarfile.TarError as error:
         raise SourceError(f"{shard.uri} cannot be read as an uncompressed tar: {error}") from error
     _demand_columns(source, samples, shard)
-    step = unit_size.rows_of(source)
+    step = unit_size.rows_of(source, shard.size / max(1, len(samples)))
     found = Inspected(unit_rows=step, id_type=pa.string())
     for first in range(0, len(samples), step):
         chosen = samples[first : first + step]

@@ -19,9 +19,10 @@ from pipeline.folder import Folder
 from pipeline.model.checkpoint import Checkpoint, open_checkpoint
 from pipeline.model.processor import Processor
 from pipeline.schema import output_schema, vector_fields
-from pipeline.spec import JobSpec, SourceSpec
+from pipeline.spec import JobSpec, LimitsSpec, SourceSpec
 from pipeline.stages.again import Earlier
 from pipeline.stages.board import Board
+from pipeline.stages.bounds import Bounds
 from pipeline.stages.plan import Plan
 from pipeline.stages.prepare import Prepare
 from pipeline.stages.sink import Sink
@@ -56,6 +57,8 @@ class Recipe:
     """Of one forward pass; None for the default of the device."""
     compiled: bool | None
     """Whether torch compiles the layers; None for the default of the device."""
+    limits: LimitsSpec
+    """How far one item may go."""
     sources: tuple[SourceSpec, ...]
     """All sources of the spec."""
     kept: tuple[pa.Field, ...]
@@ -114,6 +117,7 @@ class Recipe:
             dtype=dtype,
             token_budget=budget if isinstance(budget, int) else None,
             compiled=None if spec.compute.compile == "auto" else spec.compute.compile,
+            limits=spec.limits,
             sources=tuple(s.located([absolute(uri) for uri in s.uris]) for s in spec.sources),
             kept=plan.kept,
             vectors=tuple(vectors),
@@ -136,14 +140,26 @@ class Recipe:
             earlier = self._earlier(unit.key(self.fingerprint))
             yield unit, rows if earlier is None else earlier.rows(rows)
 
-    def prepare(self) -> Prepare:
-        """The prepare stage."""
+    def prepare(self, expendable: bool = True) -> Prepare:
+        """The prepare stage.
+
+        Args:
+            expendable: whether this process may be killed for an item that takes too long.
+        """
         use_stores(self.stores)
         settings = {n: h for n, h in self.checkpoint_hashes.items() if n.endswith(".json")}
         processor = _processor(
-            self.checkpoint, tuple(settings.items()), self.max_length, self.max_pixels
+            self.checkpoint,
+            tuple(settings.items()),
+            self.max_length,
+            self.max_pixels,
+            self.limits.image_pixels,
         )
-        return Prepare(processor, self.id_type, self.kept)
+        bounds = Bounds(
+            cpu_seconds=self.limits.decode_seconds if expendable else None,
+            memory=self.limits.decode_memory,
+        )
+        return Prepare(processor, self.id_type, self.kept, bounds)
 
     def embed(self, adapter: str, device: str) -> "Embed":
         """The embed stage, with the weights loaded and an adapter merged."""
@@ -202,12 +218,18 @@ def open_model(path: str) -> Checkpoint:
 
 @cache
 def _processor(
-    path: str, hashes: tuple[tuple[str, str], ...], max_length: int, max_pixels: int | None
+    path: str,
+    hashes: tuple[tuple[str, str], ...],
+    max_length: int,
+    max_pixels: int | None,
+    image_pixels: int,
 ) -> Processor:
     """Read once in each process. Only the files it reads are held against their hashes."""
     checkpoint = open_model(path)
     checkpoint.demand_same(dict(hashes))
-    return Processor(checkpoint, max_length=max_length, max_pixels=max_pixels)
+    return Processor(
+        checkpoint, max_length=max_length, max_pixels=max_pixels, image_pixels=image_pixels
+    )
 
 
 def _settled(spec: JobSpec, checkpoint: Checkpoint) -> JobSpec:
@@ -260,7 +282,8 @@ def run_in_process(
 
 
 def _run(recipe: Recipe, units: Sequence[WorkUnit], board: Board) -> list[Receipt]:
-    prepare, sink = recipe.prepare(), recipe.sink()
+    # this process is the user's own: an item that takes its time may have it
+    prepare, sink = recipe.prepare(expendable=False), recipe.sink()
     embed = recipe.embed(units[0].adapter, "auto")
     receipts = []
     with pulsing(lambda: embed.packs, board.pulse):

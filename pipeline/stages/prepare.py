@@ -17,6 +17,7 @@ from pipeline.errors import Reason, RowError
 from pipeline.model.processor import PreparedItem, Processor
 from pipeline.schema import prepared_schema
 from pipeline.stages.bisect import bisect, blame_row
+from pipeline.stages.bounds import Bounds
 from pipeline.tasks import TASKS, Modality, Task
 
 
@@ -39,9 +40,14 @@ class Prepare:
     """Source rows in, prepared items out; both as Arrow tables."""
 
     def __init__(
-        self, processor: Processor, id_type: pa.DataType, kept: Sequence[pa.Field]
+        self,
+        processor: Processor,
+        id_type: pa.DataType,
+        kept: Sequence[pa.Field],
+        bounds: Bounds | None = None,
     ) -> None:
         self._processor = processor
+        self._bounds = bounds or Bounds()
         self._schema = prepared_schema(id_type, kept)
 
     def __call__(self, rows: pa.Table) -> pa.Table:
@@ -99,12 +105,16 @@ class Prepare:
     def _item(self, at: int, modality: Modality, content: bytes, task: Task) -> _Item:
         source_hash = hashlib.sha256(f"{modality}\0".encode() + content).digest()
         try:
-            if modality is Modality.IMAGE:
-                prepared = self._processor.image(content)
-            else:
-                prepared = self._processor.text(_decode(content), task)
+            with self._bounds.held():
+                if modality is Modality.IMAGE:
+                    prepared = self._processor.image(content)
+                else:
+                    prepared = self._processor.text(_decode(content), task)
         except RowError as error:
             return _faulty(at, modality, source_hash, str(error.reason), "prepare", str(error))
+        except MemoryError:
+            message = "preparing it takes more memory than there is within limits.decode_memory"
+            return _faulty(at, modality, source_hash, str(Reason.OOM), "prepare", message)
         return _Item(
             at=at, modality=modality, source_hash=source_hash, prepared=prepared, fault=None
         )

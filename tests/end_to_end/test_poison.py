@@ -17,14 +17,15 @@ pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.timeout(600)]
 
 _POISON = Path(__file__).parent.parent / "faults" / "poison"
 _ROWS, _UNIT = 8, 4
-_KILLS_PREPARE, _KILLS_EMBED = 2, 7
+_KILLS_PREPARE, _ENDLESS, _KILLS_EMBED = 2, 5, 7
 
 
+@pytest.mark.fault("image.decoder_crash", "image.slow", "compute.poison")
 def test_a_unit_that_kills_its_worker_is_searched_for_the_rows_that_do_it(
     tmp_path: Path, tiny_checkpoint: Path
 ) -> None:
     texts = [f"text number {row}" for row in range(_ROWS)]
-    texts[_KILLS_PREPARE] = "POISON"
+    texts[_KILLS_PREPARE], texts[_ENDLESS] = "POISON", "ENDLESS"
     # longer than the spec's max_length: it is cut, and those the poisoned engine dies of
     texts[_KILLS_EMBED] = "a word after another " * 40
     pq.write_table(
@@ -41,13 +42,18 @@ def test_a_unit_that_kills_its_worker_is_searched_for_the_rows_that_do_it(
     sliced = ("--set", f"compute.unit_rows={_UNIT}")
     # one actor, whose end ends every unit it holds
     pools = ("--set", "compute.pools={retrieval: {max: 1, cpus: 0.25}}")
+    bounded = ("--set", "limits.decode_seconds=1")
     poisoned = {"PYTHONPATH": f"{_POISON}{os.pathsep}{Path.cwd()}"}
-    done = nightjar("embed", spec, *sliced, *pools, "--json", environment=poisoned)
+    done = nightjar("embed", spec, *sliced, *pools, *bounded, "--json", environment=poisoned)
     assert done.code == 0, done.err
-    assert json.loads(done.out)["quarantined"] == {"decoder_crash": 1, "worker_crash": 1}
+    assert json.loads(done.out)["quarantined"] == {"decoder_crash": 2, "worker_crash": 1}
     dataset = open_dataset(str(tmp_path / "out"))
     aside = {row["id"]: row["reason"] for row in dataset.quarantine().to_pylist()}
-    assert aside == {_KILLS_PREPARE: "decoder_crash", _KILLS_EMBED: "worker_crash"}
+    assert aside == {
+        _KILLS_PREPARE: "decoder_crash",
+        _ENDLESS: "decoder_crash",
+        _KILLS_EMBED: "worker_crash",
+    }
     healthy = nightjar(
         "embed", spec, *sliced, "--address", "none", "--set", f"output.uri={tmp_path / 'healthy'}"
     )

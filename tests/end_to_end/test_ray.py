@@ -72,6 +72,7 @@ def test_several_raylets_share_the_work(spec: Path, cluster: Cluster, expected: 
     _demand_every_row_once(done)
 
 
+@pytest.mark.fault("file.corrupt")
 def test_a_shard_damaged_behind_its_footer_fails_the_run_in_one_sentence(
     spec: Path, tmp_path: Path, cluster: Cluster
 ) -> None:
@@ -103,6 +104,7 @@ def test_a_device_of_a_cluster_can_be_measured(
     assert "pages of 672 x 868 pixels" in done.out
 
 
+@pytest.mark.fault("compute.wrong_cluster")
 def test_an_address_where_nobody_listens_is_refused_at_once(spec: Path) -> None:
     done = nightjar("embed", spec, "--address", "127.0.0.1:9")
     assert done.code == 1

@@ -25,6 +25,7 @@ def _rule(name: str, **changes: object) -> Rule:
 
 
 @pytest.mark.parametrize("name", _PASSING)
+@pytest.mark.fault("store.slow_down", "store.network", "store.conflict")
 def test_a_fault_that_passes_changes_nothing(proxy: Proxy, bucket: str, name: str) -> None:
     folder = Folder(f"{bucket}/data")
     # more than the client's own tries
@@ -40,6 +41,7 @@ def test_a_fault_that_passes_changes_nothing(proxy: Proxy, bucket: str, name: st
 
 
 @pytest.mark.parametrize("name", ["503", "500", "refused connection"])
+@pytest.mark.fault("store.slow_down", "store.network")
 def test_the_source_is_read_through_faults_that_pass(proxy: Proxy, bucket: str, name: str) -> None:
     Folder(f"{bucket}/data").put("a", b"0123456789")
     (listed,) = list_objects(f"{bucket}/data/a")
@@ -51,6 +53,7 @@ def test_the_source_is_read_through_faults_that_pass(proxy: Proxy, bucket: str, 
 
 
 @pytest.mark.parametrize("fault", ["truncate", "slow"])
+@pytest.mark.fault("store.network")
 def test_a_body_that_is_cut_or_slow_arrives_whole(proxy: Proxy, bucket: str, fault: str) -> None:
     folder, body = Folder(f"{bucket}/data"), uuid.uuid4().hex.encode() * 64
     folder.put("a", body)
@@ -60,6 +63,7 @@ def test_a_body_that_is_cut_or_slow_arrives_whole(proxy: Proxy, bucket: str, fau
 
 
 @pytest.mark.parametrize("name", ["lost reply", "503", "409"])
+@pytest.mark.fault("store.lost_reply", "store.conflict")
 def test_what_is_created_once_has_one_winner_whatever_fails(
     proxy: Proxy, bucket: str, name: str
 ) -> None:
@@ -70,6 +74,7 @@ def test_what_is_created_once_has_one_winner_whatever_fails(
     assert settle(folder, "entry", b"theirs") == b"ours"
 
 
+@pytest.mark.fault("store.unavailable")
 def test_a_fault_that_does_not_pass_is_told_when_the_patience_is_spent(
     proxy: Proxy, bucket: str
 ) -> None:
@@ -81,6 +86,7 @@ def test_a_fault_that_does_not_pass_is_told_when_the_patience_is_spent(
 @pytest.mark.parametrize(
     ("status", "code"), [(403, "AccessDenied"), (400, "ExpiredToken"), (403, "InvalidAccessKeyId")]
 )
+@pytest.mark.fault("store.forbidden", "store.expired_credentials")
 def test_a_right_that_is_missing_is_told_at_once(
     proxy: Proxy, bucket: str, status: int, code: str
 ) -> None:
@@ -92,6 +98,7 @@ def test_a_right_that_is_missing_is_told_at_once(
         Folder(f"{bucket}/data").demand_create()
 
 
+@pytest.mark.fault("store.no_condition")
 def test_a_store_that_ignores_the_condition_is_refused(proxy: Proxy, bucket: str) -> None:
     proxy.rules = [Rule(method="PUT", fault="strip_condition")]
     with pytest.raises(OutputError, match="this store ignores If-None-Match"):
@@ -107,6 +114,7 @@ def test_a_store_that_honours_it_is_probed_with_one_object_however_often(
     assert folder.names("") == [PROBE]
 
 
+@pytest.mark.fault("store.wrong_place")
 def test_an_endpoint_where_nobody_answers_is_told(
     bucket: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -118,6 +126,7 @@ def test_an_endpoint_where_nobody_answers_is_told(
         Folder(f"{bucket}/data", patience=1).demand_create()
 
 
+@pytest.mark.fault("store.wrong_place")
 def test_a_bucket_that_is_missing_is_told(proxy: Proxy, bucket: str) -> None:
     with pytest.raises(OutputError, match="cannot be written to"):
         Folder(f"{bucket}-absent/data").demand_create()

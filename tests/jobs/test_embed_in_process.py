@@ -154,6 +154,7 @@ def test_a_row_with_text_and_image_gives_two_embeddings(
     assert aside["locator"] == f"{tmp_path}/a.parquet#row=3"
 
 
+@pytest.mark.fault("text.invalid_utf8", "id.null")
 def test_bad_rows_are_set_aside_and_their_neighbours_embedded(
     tmp_path: Path, tiny_checkpoint: Path, capsys: Captured
 ) -> None:
@@ -173,6 +174,7 @@ def test_bad_rows_are_set_aside_and_their_neighbours_embedded(
     assert "3 quarantined" in capsys.readouterr().out
 
 
+@pytest.mark.fault("compute.ragged")
 def test_the_output_is_read_by_arrow_pandas_and_polars_with_natural_types(
     tmp_path: Path, tiny_checkpoint: Path
 ) -> None:
@@ -310,6 +312,7 @@ def test_a_list_of_one_size_is_a_column_named_by_it(tmp_path: Path, tiny_checkpo
     assert field.type == pa.list_(pa.float32(), 32)
 
 
+@pytest.mark.fault("compute.out_of_memory")
 def test_rows_that_do_not_fit_the_memory_are_quarantined_and_their_neighbours_are_not(
     tmp_path: Path, tiny_checkpoint: Path, monkeypatch: pytest.MonkeyPatch, capsys: Captured
 ) -> None:

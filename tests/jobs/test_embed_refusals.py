@@ -31,6 +31,7 @@ def _mistakes(directory: Path) -> dict[str, tuple[list[str], str]]:
 
 
 @pytest.mark.parametrize("case", list(_mistakes(Path())))
+@pytest.mark.fault("column.missing", "file.nothing")
 def test_a_users_mistake_is_a_sentence_and_exit_code_2_before_any_model_is_loaded(
     tmp_path: Path,
     tiny_checkpoint: Path,
@@ -67,6 +68,7 @@ def _no_model(*_: object, **__: object) -> None:
         ("model.dtype=bfloat16", "vectors made another way (fingerprint"),
     ],
 )
+@pytest.mark.fault("compute.two_configs")
 def test_an_output_that_holds_something_else_is_refused(
     tmp_path: Path,
     tiny_checkpoint: Path,
@@ -110,6 +112,7 @@ def test_rows_lost_on_the_way_fail_the_run_and_commit_nothing(
     assert Folder(str(tmp_path / "out")).names("log") == []
 
 
+@pytest.mark.fault("file.corrupt")
 def test_a_truncated_shard_is_refused_by_name(
     tmp_path: Path, tiny_checkpoint: Path, capsys: Captured
 ) -> None:

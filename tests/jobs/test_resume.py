@@ -61,6 +61,7 @@ def _killed_after(units: int, spec: Path) -> None:
 
 
 @pytest.mark.parametrize("units", [0, 1, _UNITS - 1])
+@pytest.mark.fault("compute.driver_killed")
 def test_a_killed_run_is_finished_by_the_same_command(
     spec: Path,
     tmp_path: Path,

@@ -146,6 +146,7 @@ def test_a_missing_shard_is_refused(untouched: Path, tmp_path: Path) -> None:
         load(directory)
 
 
+@pytest.mark.fault("security.weights")
 def test_pickled_weights_alone_are_refused_and_never_opened(edited: Path) -> None:
     # The file is no pickle at all: had it been opened, another error would come out.
     (edited / "model.safetensors").unlink()
@@ -154,6 +155,7 @@ def test_pickled_weights_alone_are_refused_and_never_opened(edited: Path) -> Non
         load(edited)
 
 
+@pytest.mark.fault("security.weights")
 def test_pickled_adapters_alone_are_refused_and_never_opened(edited: Path) -> None:
     (edited / "adapters" / "adapter_model.safetensors").unlink()
     (edited / "adapters" / "adapter_model.bin").write_bytes(b"not to be read")

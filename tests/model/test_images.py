@@ -16,14 +16,15 @@ from torch.nn.functional import interpolate
 from pipeline.errors import Reason, RowError
 from pipeline.model import images
 from pipeline.model.images import (
+    IMAGE_PIXELS,
     MAX_ASPECT_RATIO,
-    MAX_DECODED_PIXELS,
     PixelBounds,
     decode,
     fit,
     resize,
     to_rgb,
 )
+from pipeline.spec import LimitsSpec
 from tests.model.oracle import smart_resize
 from tests.model.parity_items import encoded, picture
 
@@ -52,6 +53,7 @@ def png_header(width: int, height: int) -> bytes:
 
 
 @ALL_SIX
+@pytest.mark.fault("image.truncated")
 def test_half_a_file_is_truncated(kind: str) -> None:
     data = encoded(PICTURE, kind)
     assert reason(data[: len(data) // 2]) == Reason.IMAGE_TRUNCATED
@@ -88,35 +90,39 @@ def test_whatever_happens_to_its_bytes_an_image_is_decoded_or_refused(kind: str)
     ],
     ids=["empty", "zeros", "HTML", "SVG", "a signature alone"],
 )
+@pytest.mark.fault("image.not_an_image")
 def test_bytes_of_no_image_are_not_an_image(data: bytes) -> None:
     assert reason(data) == Reason.NOT_AN_IMAGE
 
 
 @pytest.mark.parametrize("kind", ["EPS", "ICO", "PDF", "PPM", "TGA"])
+@pytest.mark.fault("image.other_format")
 def test_formats_beyond_the_six_are_not_an_image(kind: str) -> None:
     assert reason(encoded(PICTURE, kind)) == Reason.NOT_AN_IMAGE
 
 
+@pytest.mark.fault("image.bomb")
 def test_a_decompression_bomb_is_refused_by_its_header() -> None:
     # had its pixels been asked for, it would be truncated instead
     assert reason(png_header(100_000, 100_000)) == Reason.IMAGE_TOO_LARGE
 
 
+@pytest.mark.fault("image.over_limit")
 def test_one_pixel_above_the_bound_is_too_large_and_the_bound_itself_is_not() -> None:
-    assert MAX_DECODED_PIXELS == 5 * 17_895_697
-    assert reason(png_header(MAX_DECODED_PIXELS + 1, 1)) == Reason.IMAGE_TOO_LARGE
-    assert reason(png_header(5, 17_895_697)) == Reason.IMAGE_TRUNCATED
+    assert IMAGE_PIXELS == 8000 * 5000 == LimitsSpec().image_pixels
+    assert reason(png_header(IMAGE_PIXELS + 1, 1)) == Reason.IMAGE_TOO_LARGE
+    assert reason(png_header(8000, 5000)) == Reason.IMAGE_TRUNCATED
 
 
-def test_a_decoded_image_has_the_same_bound(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(images, "MAX_DECODED_PIXELS", 40 * 30)
-    assert to_rgb(PICTURE).shape == (30, 40, 3)
+def test_a_decoded_image_has_the_same_bound() -> None:
+    assert to_rgb(PICTURE, 40 * 30).shape == (30, 40, 3)
     with pytest.raises(RowError, match="41 x 30 pixels") as refused:
-        to_rgb(picture(41, 30))
+        to_rgb(picture(41, 30), 40 * 30)
     assert refused.value.reason == Reason.IMAGE_TOO_LARGE
 
 
 @pytest.mark.parametrize(("height", "width"), [(201, 1), (1, 201), (2, 401), (100_000, 499)])
+@pytest.mark.fault("image.thin")
 def test_a_side_over_200_times_the_other_is_refused(height: int, width: int) -> None:
     with pytest.raises(RowError, match="200 times") as refused:
         fit(height, width, OFFICIAL)
@@ -141,17 +147,20 @@ def test_each_of_the_six_formats_is_decoded(kind: str) -> None:
         *("RGBX", "RGBa", "I;16", "I;16L", "I;16B"),
     ],
 )
+@pytest.mark.fault("image.modes")
 def test_an_image_of_any_mode_becomes_rgb(mode: str) -> None:
     pixels = to_rgb(Image.new(mode, (4, 3)))
     assert (pixels.shape, pixels.dtype) == ((3, 4, 3), np.uint8)
 
 
 @pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGBA"])
+@pytest.mark.fault("image.modes")
 def test_a_mode_a_file_can_have_keeps_its_values(mode: str) -> None:
     image = picture(40, 30).convert(mode)
     np.testing.assert_array_equal(decode(encoded(image, "PNG")), np.asarray(image.convert("RGB")))
 
 
+@pytest.mark.fault("image.modes")
 def test_alpha_is_dropped_and_not_blended() -> None:
     image = PICTURE.copy()
     image.putalpha(0)
@@ -159,6 +168,7 @@ def test_alpha_is_dropped_and_not_blended() -> None:
 
 
 @pytest.mark.parametrize("kind", ["GIF", "PNG", "WEBP", "TIFF"])
+@pytest.mark.fault("image.frames")
 def test_of_several_frames_the_first_is_taken(kind: str) -> None:
     first, second = Image.new("RGB", (8, 8), "red"), Image.new("RGB", (8, 8), "blue")
     options = {"lossless": True} if kind == "WEBP" else {}
@@ -218,6 +228,7 @@ def test_fitting_follows_the_models_formula_under_any_bounds(
 
 
 @pytest.mark.parametrize(("width", "height"), [(317, 203), (9, 5), (1, 1), (11, 300), (1500, 900)])
+@pytest.mark.fault("image.one_pixel")
 def test_resizing_is_torchs_own_on_uint8_to_the_bit(width: int, height: int) -> None:
     pixels = np.asarray(picture(width, height))
     got = resize(pixels, OFFICIAL)

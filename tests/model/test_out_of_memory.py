@@ -56,6 +56,7 @@ def cramped(checkpoint: Checkpoint, most: int, budget: int | None) -> Cramped:
 
 
 @pytest.mark.parametrize("fault", OUT_OF_MEMORY)
+@pytest.mark.fault("compute.out_of_memory")
 def test_a_pack_that_does_not_fit_is_halved_until_it_does(
     checkpoint: Checkpoint, fault: Callable[[], Exception], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -72,6 +73,7 @@ def test_a_pack_that_does_not_fit_is_halved_until_it_does(
     assert engine.token_budget == 250
 
 
+@pytest.mark.fault("compute.out_of_memory")
 def test_an_item_that_does_not_fit_alone_is_given_up_and_its_neighbours_are_not(
     checkpoint: Checkpoint,
 ) -> None:
@@ -169,6 +171,7 @@ REAL = """
 """
 
 
+@pytest.mark.fault("compute.out_of_memory")
 def test_memory_that_really_runs_out_costs_one_item(tiny_checkpoint: Path) -> None:
     done = subprocess.run(
         [sys.executable, "-c", textwrap.dedent(REAL), str(tiny_checkpoint)],

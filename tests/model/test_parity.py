@@ -140,6 +140,7 @@ def test_user_text_with_special_tokens_differs_from_the_tokens_it_spells(checkpo
     assert got.n_tokens[0] > plain.n_tokens[0] + 4 * 3
 
 
+@pytest.mark.fault("image.orientation")
 def test_exif_orientation_changes_nothing(checkpoint: Path) -> None:
     image = picture(150, 60, seed=3)
     exif = Image.Exif()

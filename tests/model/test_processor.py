@@ -42,6 +42,7 @@ def tokenizer(checkpoint: Checkpoint) -> Tokenizer:
 
 
 @pytest.mark.parametrize("text", ["", " ", "\t\r\n", "\u00a0\u2028\u3000\x85"])
+@pytest.mark.fault("text.empty")
 def test_an_empty_text_is_refused_though_its_prompt_would_not_be(
     processor: Processor, text: str
 ) -> None:
@@ -51,6 +52,7 @@ def test_an_empty_text_is_refused_though_its_prompt_would_not_be(
 
 
 @pytest.mark.parametrize("text", ["\ud800", "half a pair: \udc80.", "\udc00\ud800"])
+@pytest.mark.fault("text.lone_surrogate")
 def test_a_lone_surrogate_is_refused(processor: Processor, text: str) -> None:
     with pytest.raises(RowError) as refused:
         processor.text(text, QUERY)
@@ -86,6 +88,7 @@ def test_each_task_puts_its_prefix_and_nothing_else(
         assert (item.token_ids.dtype, item.pixels, item.truncated) == (np.int32, None, False)
 
 
+@pytest.mark.fault("text.too_long")
 def test_exactly_max_length_is_whole_and_one_more_is_cut_and_told(checkpoint: Checkpoint) -> None:
     whole = Processor(checkpoint).text(TEXTS["long"], QUERY).token_ids
     for cut, truncated in ((1, True), (0, False), (-1, False)):
@@ -106,6 +109,29 @@ def test_no_text_is_longer_than_the_model_reads(checkpoint: Checkpoint, asked: i
     words = " a" * (MAX_LENGTH + 10)
     item = processor.text(words, QUERY)
     assert (len(item.token_ids), item.truncated) == (32768, True)
+
+
+@pytest.mark.fault("text.one_word")
+def test_what_no_kept_token_can_reach_is_not_tokenised(
+    checkpoint: Checkpoint, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    short = Processor(checkpoint, max_length=5)
+    tokenizer, seen = short._tokenizer, []
+
+    class Listening:
+        def encode(self, text: str) -> object:
+            seen.append(text)
+            return tokenizer.encode(text)
+
+    monkeypatch.setattr(short, "_tokenizer", Listening())
+    longest = max(map(len, tokenizer.get_vocab()))
+    for text in ("w" * 10_000, "é" * 10_000, "€" * 10_000, "word " * 10_000, "-" * 10_000):
+        item = short.text(text, TASKS["code.query"])
+        assert item.truncated
+        assert len(item.token_ids) == 5
+        assert 5 * longest - 3 <= len(seen[-1].encode()) <= 5 * longest
+        whole = tokenizer.encode(TASKS["code.query"].prefix + text).ids
+        assert item.token_ids.tolist() == whole[:5]
 
 
 # Images -----------------------------------------------------------------------------------------

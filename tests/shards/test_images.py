@@ -75,6 +75,7 @@ def test_units_cover_each_image_once(
     assert_each_row_is_read_once(found, ["code.query"] * count, unit_rows)
 
 
+@pytest.mark.fault("file.gone")
 def test_an_image_that_is_gone_when_it_is_read_is_a_row_with_a_reason(tmp_path: Path) -> None:
     _fill(tmp_path, ["1.png", "2.png", "3.png"])
     spec = job(_folder(tmp_path))
@@ -85,6 +86,7 @@ def test_an_image_that_is_gone_when_it_is_read_is_a_row_with_a_reason(tmp_path: 
     assert rows["image"].to_pylist() == [b"1.png", None, b"3.png"]
 
 
+@pytest.mark.fault("file.nothing")
 def test_a_folder_without_images_is_refused_with_what_counts_as_one(tmp_path: Path) -> None:
     _fill(tmp_path, ["a.txt"])
     with pytest.raises(SourceError, match=r"no object matches .* searched for \.jpg, \.jpeg"):
@@ -155,6 +157,7 @@ UNSAFE = [
 
 
 @pytest.mark.parametrize("path", UNSAFE)
+@pytest.mark.fault("security.path")
 def test_a_path_that_leads_elsewhere_is_a_row_with_a_reason(tmp_path: Path, path: str) -> None:
     (tmp_path / "secret.png").write_bytes(b"secret")
     source = tmp_path / "source"
@@ -199,6 +202,7 @@ def test_a_path_is_relative_to_the_uri_that_its_shard_came_from(tmp_path: Path) 
     assert [row["image"] for row in found.rows] == [b"x", b"y"]
 
 
+@pytest.mark.fault("security.path")
 def test_jsonl_paths_are_held_below_the_source_too(tmp_path: Path) -> None:
     _fill(tmp_path, ["img/a.png"])
     lines = ['{"id": 1, "image": "img/a.png"}', '{"id": 2, "image": "../a.png"}', '{"id": 3}']

@@ -102,6 +102,7 @@ def test_a_bad_line_is_a_row_with_a_reason_between_its_neighbours(
     assert found.column("stage") == [None, "source", None]
 
 
+@pytest.mark.fault("text.lone_surrogate")
 def test_a_lone_surrogate_in_a_text_reaches_preparation_as_its_bytes(tmp_path: Path) -> None:
     found = read_all(_source(_file(tmp_path, b'{"id": 1, "text": "a\\ud800"}\n')))
     assert found.column("text") == [b"a\xed\xa0\x80"]
@@ -109,6 +110,7 @@ def test_a_lone_surrogate_in_a_text_reaches_preparation_as_its_bytes(tmp_path: P
 
 
 @pytest.mark.parametrize("field", ["id", "task", "title"])
+@pytest.mark.fault("text.lone_surrogate")
 def test_a_lone_surrogate_elsewhere_does_not_end_the_run(tmp_path: Path, field: str) -> None:
     record = {"id": "a", "task": "code.query", "title": "x", "text": "y"} | {field: "\ud800"}
     path = _file(tmp_path, json.dumps(record).encode())
@@ -158,6 +160,7 @@ def test_kept_fields_get_the_type_of_their_values(
     assert [row["k"] for row in found.column("kept")] == expected
 
 
+@pytest.mark.fault("id.types")
 def test_numbers_and_strings_stay_what_they_are_and_a_missing_id_is_null(tmp_path: Path) -> None:
     numbers = read_all(_source(_file(tmp_path, b'{"id": 1, "text": "a"}\n{"text": "b"}\n')))
     assert (numbers.plan.id_type, numbers.column("id")) == (pa.int64(), [1, None])
@@ -177,12 +180,14 @@ def test_numbers_and_strings_stay_what_they_are_and_a_missing_id_is_null(tmp_pat
         '{"a": 1}',
     ],
 )
+@pytest.mark.fault("column.type")
 def test_mixed_types_are_refused_within_a_shard(tmp_path: Path, other: str) -> None:
     path = _file(tmp_path, b'{"id": 1, "text": "a"}\n{"id": %s, "text": "a"}\n' % other.encode())
     sentence = _refusal(_source(path))
     assert sentence.startswith(f"source.id: 'id' has values of different types in {path}")
 
 
+@pytest.mark.fault("column.drift")
 def test_mixed_types_are_refused_between_shards(tmp_path: Path) -> None:
     _file(tmp_path, b'{"id": 1, "text": "a"}\n', "1.jsonl")
     _file(tmp_path, b'{"id": "x", "text": "a"}\n', "2.jsonl")
@@ -205,6 +210,7 @@ def test_a_shard_without_values_agrees_with_any_other(tmp_path: Path) -> None:
         ({"keep": ["x"]}, "source.keep"),
     ],
 )
+@pytest.mark.fault("column.missing")
 def test_a_field_no_line_has_is_refused_and_those_that_exist_are_named(
     tmp_path: Path, changes: dict[str, Any], key: str
 ) -> None:
@@ -215,6 +221,7 @@ def test_a_field_no_line_has_is_refused_and_those_that_exist_are_named(
 
 
 @pytest.mark.parametrize("content", [b"", b"\n \n\r\n"], ids=repr)
+@pytest.mark.fault("file.nothing")
 def test_a_shard_without_lines_is_refused(tmp_path: Path, content: bytes) -> None:
     path = _file(tmp_path, content)
     assert "has no rows; an empty source is refused" in _refusal(_source(path))

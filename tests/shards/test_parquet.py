@@ -130,6 +130,7 @@ def test_small_row_groups_are_not_opened_for_adapters_they_have_no_rows_of(
     assert all(opens <= adapters for opens, adapters in counted), counted
 
 
+@pytest.mark.fault("file.huge_row_group")
 def test_a_huge_row_group_is_streamed_in_small_batches(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -175,6 +176,7 @@ def test_planning_reads_no_payload(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     ],
     ids=str,
 )
+@pytest.mark.fault("id.types")
 def test_ids_keep_their_type_and_value(tmp_path: Path, kind: pa.DataType, values: Any) -> None:
     table = pa.table({"id": pa.array(values, kind), "text": ["a", "b", "c"]})
     pq.write_table(table, tmp_path / "a.parquet")
@@ -213,6 +215,7 @@ def test_kept_columns_keep_their_types(tmp_path: Path) -> None:
     assert found.column("kept") == [{name: row.get(name) for name in kinds} for row in rows]
 
 
+@pytest.mark.fault("text.invalid_utf8")
 def test_text_that_is_not_utf8_reaches_preparation_as_its_bytes(tmp_path: Path) -> None:
     bad = pa.array([b"fine", b"\xff\xfe", b""], pa.binary()).view(pa.string())
     pq.write_table(pa.table({"id": [1, 2, 3], "text": bad}), tmp_path / "a.parquet")
@@ -225,6 +228,7 @@ def test_a_task_that_is_not_utf8_is_a_task_that_does_not_exist(tmp_path: Path) -
     assert read_all(_source(tmp_path / "a.pq", task={"column": "task"})).plan.rows == 2
 
 
+@pytest.mark.fault("file.no_rows")
 def test_an_empty_row_group_before_a_large_one_is_passed_over(tmp_path: Path) -> None:
     tasks = _write(tmp_path / "a.parquet", [[], ["code.query"] * 3])
     assert_each_row_is_read_once(read_all(_source(tmp_path / "a.parquet"), 2), tasks, 2)

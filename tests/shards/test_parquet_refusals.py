@@ -40,6 +40,7 @@ def _refusal(source: object) -> str:
         ({"keep": ["titel"]}, "source.keep"),
     ],
 )
+@pytest.mark.fault("column.missing")
 def test_a_missing_column_is_refused_and_those_that_exist_are_named(
     tmp_path: Path, changes: dict[str, Any], key: str
 ) -> None:
@@ -58,6 +59,7 @@ def test_a_missing_column_is_refused_and_those_that_exist_are_named(
         ({"task": {"column": "id"}}, "source.task.column: column 'id' .* expected a string"),
     ],
 )
+@pytest.mark.fault("column.type")
 def test_a_column_of_another_type_is_refused(
     tmp_path: Path, changes: dict[str, Any], expected: str
 ) -> None:
@@ -67,6 +69,7 @@ def test_a_column_of_another_type_is_refused(
 
 
 @pytest.mark.parametrize("column", ["id", "when"])
+@pytest.mark.fault("column.drift")
 def test_shards_that_disagree_about_a_type_are_refused_by_name(tmp_path: Path, column: str) -> None:
     first = {"id": pa.array([1]), "when": pa.array([1]), "text": ["a"]}
     pq.write_table(pa.table(first), tmp_path / "1.parquet")
@@ -77,12 +80,14 @@ def test_shards_that_disagree_about_a_type_are_refused_by_name(tmp_path: Path, c
     assert f"is string in {tmp_path}/3.parquet, and int64 in the shards before it" in sentence
 
 
+@pytest.mark.fault("column.drift")
 def test_a_column_missing_in_one_shard_is_refused_by_name(tmp_path: Path) -> None:
     pq.write_table(pa.table({"id": [1], "text": ["a"]}), tmp_path / "1.parquet")
     pq.write_table(pa.table({"id": [1], "body": ["a"]}), tmp_path / "2.parquet")
     assert f"{tmp_path}/2.parquet has no column 'text'" in _refusal(_source(tmp_path))
 
 
+@pytest.mark.fault("column.drift")
 def test_extra_columns_in_a_shard_are_ignored(tmp_path: Path) -> None:
     pq.write_table(pa.table({"id": [1], "text": ["a"]}), tmp_path / "1.parquet")
     pq.write_table(pa.table({"x": [0.5], "text": ["b"], "id": [2]}), tmp_path / "2.parquet")
@@ -106,6 +111,7 @@ def test_a_column_that_is_there_twice_is_refused(tmp_path: Path) -> None:
     assert "'text'" in _refusal(_source(tmp_path / "a.parquet"))
 
 
+@pytest.mark.fault("file.nothing")
 def test_no_file_and_no_row_are_refused_with_what_was_looked_for(tmp_path: Path) -> None:
     assert _refusal(_source(tmp_path)) == (
         f"source.uri: no object matches '{tmp_path}' (a directory is searched for .parquet, .pq)"
@@ -117,6 +123,7 @@ def test_no_file_and_no_row_are_refused_with_what_was_looked_for(tmp_path: Path)
 
 
 @pytest.mark.parametrize("content", [b"", b"PAR1", b"<html>" * 99, None], ids=repr)
+@pytest.mark.fault("file.corrupt")
 def test_a_file_that_is_no_whole_parquet_is_refused_by_name(
     tmp_path: Path, content: bytes | None
 ) -> None:
@@ -126,6 +133,7 @@ def test_a_file_that_is_no_whole_parquet_is_refused_by_name(
     assert _refusal(_source(path)).startswith(f"{path} cannot be read as Parquet: ")
 
 
+@pytest.mark.fault("file.changed")
 def test_a_shard_that_lost_rows_since_it_was_planned_ends_the_run(tmp_path: Path) -> None:
     _write(tmp_path / "a.parquet", 9)
     spec = job(_source(tmp_path / "a.parquet"))

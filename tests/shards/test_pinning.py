@@ -74,6 +74,7 @@ def folder(request: pytest.FixtureRequest, tmp_path: Path) -> Folder:
 
 @pytest.mark.s3
 @pytest.mark.parametrize("kind", _FORMATS)
+@pytest.mark.fault("file.changed")
 def test_an_object_replaced_before_it_is_read_is_refused_and_the_next_plan_reads_it(
     folder: Folder, kind: str
 ) -> None:
@@ -97,6 +98,7 @@ def test_an_object_replaced_before_it_is_read_is_refused_and_the_next_plan_reads
 
 @pytest.mark.s3
 @pytest.mark.parametrize("kind", ["parquet", "jsonl", "webdataset"])
+@pytest.mark.fault("file.changed")
 def test_an_object_replaced_between_two_units_gives_no_second_one(
     folder: Folder, kind: str
 ) -> None:
@@ -113,6 +115,7 @@ def test_an_object_replaced_between_two_units_gives_no_second_one(
 
 
 @pytest.mark.s3
+@pytest.mark.fault("file.gone")
 def test_an_object_that_is_gone_is_said_to_be_gone(folder: Folder) -> None:
     spec, plan = _planned(folder, "parquet")
     folder.delete("a.parquet")

@@ -122,6 +122,7 @@ def test_keys_are_the_directory_and_the_name_up_to_its_first_dot(tmp_path: Path)
     assert named.column("text") == [b"1", None, None]
 
 
+@pytest.mark.fault("security.path")
 def test_links_directories_and_hidden_members_are_passed_over(tmp_path: Path) -> None:
     with tarfile.open(tmp_path / "a.tar", "w") as archive:
         for name, kind in [
@@ -195,6 +196,7 @@ def test_a_member_name_that_is_not_utf8_does_not_end_the_run(tmp_path: Path) -> 
         ({"keep": ["md"]}, "source.keep"),
     ],
 )
+@pytest.mark.fault("column.missing")
 def test_a_column_no_sample_has_is_refused_and_those_that_exist_are_named(
     tmp_path: Path, changes: dict[str, Any], key: str
 ) -> None:
@@ -205,6 +207,7 @@ def test_a_column_no_sample_has_is_refused_and_those_that_exist_are_named(
     assert "json" in sentence
 
 
+@pytest.mark.fault("file.corrupt")
 def test_a_file_that_is_no_plain_tar_is_refused_by_name(tmp_path: Path) -> None:
     path = _tar(tmp_path / "a.tar", [("a.txt", b"t" * 5000), ("b.txt", b"t" * 5000)])
     whole = path.read_bytes()
@@ -216,11 +219,13 @@ def test_a_file_that_is_no_plain_tar_is_refused_by_name(tmp_path: Path) -> None:
     assert f"{path} cannot be read" in _refusal(_source(path))
 
 
+@pytest.mark.fault("file.nothing")
 def test_a_tar_without_samples_is_refused(tmp_path: Path) -> None:
     path = _tar(tmp_path / "a.tar", [])
     assert "has no rows; an empty source is refused" in _refusal(_source(path))
 
 
+@pytest.mark.fault("column.type")
 def test_a_kept_field_with_values_of_different_types_is_refused(tmp_path: Path) -> None:
     members = [("a.json", b'{"year": 1}'), ("a.txt", b"a"), ("b.json", b'{"year": "x"}')]
     path = _tar(tmp_path / "a.tar", [*members, ("b.txt", b"b")])
@@ -229,6 +234,7 @@ def test_a_kept_field_with_values_of_different_types_is_refused(tmp_path: Path) 
     )
 
 
+@pytest.mark.fault("file.corrupt")
 def test_a_tar_that_was_cut_damaged_or_doubled_is_refused_and_no_sample_vanishes(
     tmp_path: Path,
 ) -> None:

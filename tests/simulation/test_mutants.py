@@ -31,6 +31,7 @@ def test_the_protocol_as_it_is_passes() -> None:
         race(seed, odds=PEACE)
 
 
+@pytest.mark.fault("store.no_condition")
 def test_a_store_that_ignores_the_condition_is_found() -> None:
     assert "has changed" in (_found(lambda: Store(conditional=False)) or "")
 

@@ -25,6 +25,7 @@ def _rows(count: int) -> pa.Table:
 
 
 @given(st.integers(1, 200).flatmap(lambda n: st.tuples(st.just(n), st.sets(st.integers(0, n - 1)))))
+@pytest.mark.fault("image.decoder_crash", "compute.poison")
 def test_exactly_the_guilty_rows_are_set_aside_and_the_order_is_kept(
     case: tuple[int, set[int]],
 ) -> None:

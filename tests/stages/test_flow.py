@@ -91,6 +91,7 @@ _SCHEMA = pa.schema(
 
 
 @given(rows=_TABLES)
+@pytest.mark.fault("compute.ragged")
 def test_a_parcel_holds_a_table_of_any_type_as_it_is(rows: list[dict[str, object]]) -> None:
     table = pa.Table.from_pylist(rows, _SCHEMA)
     parcel = pack_parcel("unit", "code", table)
@@ -149,6 +150,7 @@ def test_the_board_keeps_the_first_failure_and_adds_up_receipts() -> None:
 
 
 @pytest.mark.parametrize("name", ["tokenizer.json", "model-00001-of-00003.safetensors"])
+@pytest.mark.fault("compute.model_changed")
 def test_a_worker_refuses_a_checkpoint_that_is_not_the_planned_one(
     tmp_path: Path, tiny_checkpoint: Path, name: str
 ) -> None:

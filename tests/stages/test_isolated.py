@@ -32,6 +32,7 @@ def _read(recipe: Recipe, tmp_path: Path) -> pa.Table:
     return rows
 
 
+@pytest.mark.fault("image.decoder_crash", "compute.poison")
 def test_both_stages_run_in_processes_that_may_die(
     recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

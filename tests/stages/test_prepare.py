@@ -96,6 +96,18 @@ FAULTS: list[tuple[str, dict[str, Any], str]] = [
 
 
 @pytest.mark.parametrize(("row", "reason"), [f[1:] for f in FAULTS], ids=[f[0] for f in FAULTS])
+@pytest.mark.fault(
+    "text.null",
+    "text.empty",
+    "text.invalid_utf8",
+    "text.lone_surrogate",
+    "image.not_an_image",
+    "image.truncated",
+    "image.bomb",
+    "image.over_limit",
+    "image.thin",
+    "id.null",
+)
 def test_a_faulty_row_has_a_reason_and_its_neighbours_are_prepared(
     prepare: Prepare, row: dict[str, Any], reason: str
 ) -> None:
@@ -146,6 +158,7 @@ def test_the_fault_of_one_modality_leaves_the_other(prepare: Prepare) -> None:
     ]
 
 
+@pytest.mark.fault("text.odd_characters")
 def test_the_hash_is_of_the_modality_and_the_bytes(prepare: Prepare) -> None:
     items = prepare(_rows({"text": PNG, "image": PNG}, {"text": b"\xef\xbb\xbfe\xcc\x81\0"}, {}))
     assert items["source_hash"].to_pylist() == [
@@ -166,6 +179,7 @@ def test_a_text_is_prepared_with_the_prefix_of_its_task(
     assert item["task"] == task
 
 
+@pytest.mark.fault("text.too_long")
 def test_a_long_text_is_cut_and_says_so(prepare: Prepare) -> None:
     long, short = prepare(_rows({"text": b"word " * 500}, {"text": b"word"})).to_pylist()
     assert (len(long["token_ids"]), long["truncated"]) == (40, True)
@@ -182,6 +196,7 @@ def test_the_six_formats_are_decoded_to_rgb(prepare: Prepare, kind: str, mode: s
     assert len(item["pixels"]) == item["height"] * item["width"] * 3
 
 
+@pytest.mark.fault("id.types")
 def test_ids_of_any_type_travel_unchanged(processor: Processor) -> None:
     for kind, value in ((pa.int64(), -5), (pa.binary(16), bytes(16)), (pa.string(), "\n../x")):
         schema = source_schema(kind, ())

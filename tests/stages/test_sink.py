@@ -130,6 +130,7 @@ def test_an_item_that_is_there_twice_is_refused_and_nothing_is_written(
     assert not list(tmp_path.rglob("*.arrow"))
 
 
+@pytest.mark.fault("store.writer_raises")
 def test_a_write_that_fails_leaves_no_file(
     folder: Folder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -1,7 +1,8 @@
 """Python imports this at its start where the folder is on its path: then some rows kill.
 
 A text with the word POISON kills the process that prepares it, a text that is cut kills the one
-that embeds it, as a crash in a library's C code would: without an exception.
+that embeds it, as a crash in a library's C code would: without an exception. A text with the word
+ENDLESS is prepared for ever, one with HUNGRY asks for all memory.
 """
 
 import importlib.abc
@@ -21,6 +22,10 @@ def _poison_processor(module):
     def text(self, content, *arguments):
         if "POISON" in content:
             _die()
+        while "ENDLESS" in content:
+            pass
+        if "HUNGRY" in content:
+            bytearray(1 << 40)
         return original(self, content, *arguments)
 
     module.Processor.text = text

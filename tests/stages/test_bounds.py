@@ -1,0 +1,128 @@
+"""An item that takes too much CPU or memory is set aside, and its neighbours are prepared."""
+
+import io
+import os
+import resource
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from PIL import Image
+
+from pipeline import open_dataset
+from pipeline.errors import Reason
+from pipeline.model.processor import PreparedItem, Processor
+from pipeline.spec_file import load_spec
+from pipeline.stages.bounds import Bounds
+from pipeline.stages.flow import Recipe, open_model
+from pipeline.stages.isolated import Process, Work, bisect
+from pipeline.stages.plan import plan_work
+from pipeline.tasks import Task
+from tests.jobs import embed, png, write_parquet, write_spec
+
+_POISON = Path(__file__).parent.parent / "faults" / "poison"
+_MEGABYTE = 1 << 20
+
+
+def _limits() -> list[tuple[int, int]]:
+    return [resource.getrlimit(limit) for limit in (resource.RLIMIT_CPU, resource.RLIMIT_DATA)]
+
+
+def test_limits_are_lowered_inside_and_restored_outside() -> None:
+    before = _limits()
+    with Bounds(cpu_seconds=3, memory=_MEGABYTE).held():
+        inside = _limits()
+    assert _limits() == before
+    used = sum(resource.getrusage(resource.RUSAGE_SELF)[:2])
+    assert used + 2 < inside[0][0] < used + 5
+    assert [hard for _, hard in inside] == [hard for _, hard in before]
+    with pytest.raises(ZeroDivisionError), Bounds(cpu_seconds=3, memory=_MEGABYTE).held():
+        _ = 1 / 0
+    assert _limits() == before
+    with Bounds().held():
+        assert _limits() == before
+
+
+def test_a_limit_that_is_lower_already_stays() -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_DATA)
+    resource.setrlimit(resource.RLIMIT_DATA, (8 << 30, hard))
+    try:
+        with Bounds(memory=1 << 40).held():
+            assert resource.getrlimit(resource.RLIMIT_DATA) == (8 << 30, hard)
+    finally:
+        resource.setrlimit(resource.RLIMIT_DATA, (soft, hard))
+
+
+def test_memory_beyond_the_bound_is_refused_and_below_it_is_not() -> None:
+    with Bounds(memory=200 * _MEGABYTE).held():
+        bytearray(100 * _MEGABYTE)
+        with pytest.raises(MemoryError):
+            bytearray(300 * _MEGABYTE)
+    bytearray(300 * _MEGABYTE)
+
+
+@pytest.mark.fault("image.slow", "image.hungry")
+def test_a_decoder_that_never_ends_and_one_that_takes_all_memory_cost_their_rows(
+    tmp_path: Path, tiny_checkpoint: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PYTHONPATH", f"{_POISON}{os.pathsep}{Path.cwd()}")
+    texts = ["well", "ENDLESS", "also well", "HUNGRY"]
+    source = write_parquet(tmp_path / "docs.parquet", body=texts)
+    spec = load_spec(
+        write_spec(tmp_path, tiny_checkpoint, source),
+        ["limits.decode_seconds=1", "limits.decode_memory=1000000000"],
+    )
+    plan = plan_work(spec, 602112)
+    recipe = Recipe.of(spec, open_model(spec.model.path), plan, "float32")
+    ((_, rows),) = recipe.read(plan.units)
+    with Process(Work(recipe=recipe)) as prepare:
+        items = bisect(prepare, rows, "prepare", Reason.DECODER_CRASH)
+    assert items["reason"].to_pylist() == [None, "decoder_crash", None, "oom"]
+    messages = items["message"].to_pylist()
+    assert "died of it, alone too (exit code -24)" in messages[1], "24 is SIGXCPU"
+    assert "limits.decode_memory" in messages[3]
+
+
+@pytest.mark.fault("image.hungry")
+def test_a_real_image_that_needs_more_than_the_bound_is_set_aside_without_ray_too(
+    tmp_path: Path, tiny_checkpoint: Path
+) -> None:
+    large = io.BytesIO()
+    Image.new("1", (4000, 4000)).save(large, "PNG")
+    table = pa.table({"id": [1, 2, 3], "image": [png(1), large.getvalue(), png(2)]})
+    pq.write_table(table, tmp_path / "a.parquet")
+    source = {
+        "uri": str(tmp_path / "a.parquet"),
+        "format": "parquet",
+        "id": "id",
+        "image": "image",
+        "task": "retrieval.passage",
+    }
+    spec = write_spec(tmp_path, tiny_checkpoint, source)
+    assert embed(spec, "--set", f"limits.decode_memory={32 * _MEGABYTE}") == 0
+    dataset = open_dataset(str(tmp_path / "out"))
+    assert dataset.to_table()["id"].to_pylist() == [1, 3]
+    (aside,) = dataset.quarantine().to_pylist()
+    assert (aside["id"], aside["reason"], aside["stage"]) == (2, "oom", "prepare")
+    assert embed(spec, "--set", f"output.uri={tmp_path / 'again'}") == 0
+    assert open_dataset(str(tmp_path / "again")).count() == 3
+
+
+def test_a_users_own_process_is_never_killed_for_its_cpu(
+    tmp_path: Path, tiny_checkpoint: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    original, seen = Processor.text, []
+
+    def text(self: Processor, content: str, task: Task) -> PreparedItem:
+        seen.append(_limits())
+        return original(self, content, task)
+
+    monkeypatch.setattr(Processor, "text", text)
+    before = _limits()
+    assert embed(write_spec(tmp_path, tiny_checkpoint, write_parquet(tmp_path / "a.parquet"))) == 0
+    assert len(seen) == 4
+    for cpu, data in seen:
+        assert cpu == before[0]
+        assert data != before[1], "its memory is bounded"
+    assert _limits() == before
