@@ -31,9 +31,10 @@ from pipeline.model.processor import Processor
 from pipeline.report import RunReport, account, unchanged
 from pipeline.spec import JobSpec
 from pipeline.stages.cluster import connected
-from pipeline.stages.flow import Recipe, open_model, run_in_process
+from pipeline.stages.flow import run_in_process
 from pipeline.stages.plan import Plan, plan_work
 from pipeline.stages.ray_flow import run_on_ray
+from pipeline.stages.recipe import Recipe, open_model
 from pipeline.stages.route import choose_pools, describe
 from pipeline.storage import use_stores
 from pipeline.work import Receipt, WorkUnit, rows_by_adapter

@@ -104,6 +104,7 @@ _WRONG = {
 
 
 @pytest.mark.parametrize("name", _WRONG)
+@pytest.mark.fault("security.secrets")
 def test_a_mistake_is_told_in_a_sentence_that_shows_no_secret(tmp_path: Path, name: str) -> None:
     keys, sentence = _WRONG[name]
     spec = write_spec(tmp_path, "checkpoint", write_parquet(tmp_path / "docs.parquet"))
@@ -114,6 +115,7 @@ def test_a_mistake_is_told_in_a_sentence_that_shows_no_secret(tmp_path: Path, na
     assert str(caught.value).count("\n") == 0
 
 
+@pytest.mark.fault("security.secrets")
 def test_a_password_in_a_url_is_refused_and_not_shown(tmp_path: Path) -> None:
     spec = write_spec(tmp_path, "checkpoint", write_parquet(tmp_path / "docs.parquet"))
     for key in ("source.uri", "output.uri", "model.path"):
@@ -148,6 +150,7 @@ def test_a_secret_that_is_not_there_is_named(
     ),
     st.data(),
 )
+@pytest.mark.fault("security.secrets")
 def test_no_resolved_secret_is_left_in_a_text(secrets: list[str], data: st.DataObject) -> None:
     credentials._known.clear()
     # what blots a secret out must not be one itself
@@ -160,6 +163,7 @@ def test_no_resolved_secret_is_left_in_a_text(secrets: list[str], data: st.DataO
     assert not any(secret in found for secret in secrets)
 
 
+@pytest.mark.fault("security.secrets")
 def test_a_log_record_of_anybody_is_without_secrets(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -175,6 +179,7 @@ def test_a_log_record_of_anybody_is_without_secrets(
 
 
 @pytest.mark.s3
+@pytest.mark.fault("security.secrets")
 def test_a_job_reaches_its_store_by_its_spec_alone_and_no_secret_is_told(
     bucket: str,
     s3_endpoint: str,

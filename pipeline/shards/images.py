@@ -7,7 +7,7 @@ import pyarrow as pa
 
 from pipeline.errors import Reason
 from pipeline.shards.shape import Inspected, SourceRow, UnitSize, count_adapters, to_table
-from pipeline.spec import SourceSpec
+from pipeline.source_spec import SourceSpec
 from pipeline.storage import (
     StoredObject,
     base_directory,

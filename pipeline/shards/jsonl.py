@@ -21,7 +21,7 @@ from pipeline.shards.shape import (
     infer_type,
     to_table,
 )
-from pipeline.spec import SourceSpec
+from pipeline.source_spec import SourceSpec
 from pipeline.storage import StoredObject, open_object, read_object
 from pipeline.work import Segment
 

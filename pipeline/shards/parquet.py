@@ -19,7 +19,7 @@ from pipeline.shards.cells import is_bytes, is_text, plain, plain_type, valid_te
 from pipeline.shards.footer import open_parquet
 from pipeline.shards.references import base_of, read_images
 from pipeline.shards.shape import Inspected, UnitSize, count_adapters
-from pipeline.spec import SourceSpec
+from pipeline.source_spec import SourceSpec
 from pipeline.storage import StoredObject, open_object
 from pipeline.work import Segment
 

@@ -11,7 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from pipeline.errors import Reason, RowError
-from pipeline.spec import SourceSpec
+from pipeline.source_spec import SourceSpec
 from pipeline.storage import base_directory, locate, read_object
 from pipeline.web import fetch, is_url
 

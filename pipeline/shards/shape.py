@@ -10,7 +10,7 @@ import pyarrow as pa
 
 from pipeline.errors import Reason, SourceError
 from pipeline.schema import source_schema
-from pipeline.spec import SourceSpec
+from pipeline.source_spec import SourceSpec
 from pipeline.tasks import adapter_for, task_named
 from pipeline.work import Segment
 

@@ -19,7 +19,7 @@ import pyarrow as pa
 from pipeline.errors import DeviceLost, NightjarError, Reason
 from pipeline.stages.bisect import Stage, bisect
 from pipeline.stages.board import tellable
-from pipeline.stages.flow import Recipe
+from pipeline.stages.recipe import Recipe
 
 
 class Died(Exception):

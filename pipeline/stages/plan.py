@@ -15,7 +15,8 @@ import pyarrow as pa
 from pipeline.errors import SourceError
 from pipeline.shards import INSPECTORS, SUFFIXES, images
 from pipeline.shards.shape import Inspected, UnitSize, agree
-from pipeline.spec import JobSpec, SourceSpec
+from pipeline.source_spec import SourceSpec
+from pipeline.spec import JobSpec
 from pipeline.storage import StoredObject, list_objects
 from pipeline.work import WorkUnit, rows_by_adapter
 

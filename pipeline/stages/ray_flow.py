@@ -23,9 +23,10 @@ from ray.exceptions import RayError
 from pipeline.errors import DeviceLost, NightjarError, Reason, Stalled, UnexpectedError
 from pipeline.stages.board import Board, tellable
 from pipeline.stages.cluster import configure_data, free_resources
-from pipeline.stages.flow import Recipe, opened_together
+from pipeline.stages.flow import opened_together
 from pipeline.stages.isolated import Work, survivors
 from pipeline.stages.parcel import open_parcel, pack_parcel
+from pipeline.stages.recipe import Recipe
 from pipeline.stages.route import TASK_CPUS, Pool
 from pipeline.stages.watchdog import Watch, pulsing, watched
 from pipeline.work import Receipt, WorkUnit

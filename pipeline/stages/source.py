@@ -8,7 +8,7 @@ import pyarrow.compute as pc
 
 from pipeline.errors import RunError
 from pipeline.shards import READERS
-from pipeline.spec import SourceSpec
+from pipeline.source_spec import SourceSpec
 from pipeline.storage import demand_unchanged
 from pipeline.tasks import adapter_for
 from pipeline.work import WorkUnit

@@ -230,7 +230,19 @@ CATALOGUE = {
     "compute.no_progress": _line(
         "nothing is finished for limits.stall",
         "failed, with what waits for what",
-        open="the key is not there yet",
+    ),
+    "compute.stage_fails": _line(
+        "a row of which a stage raises what nobody foresaw",
+        "set aside: `unexpected_error`, found by halving the unit; where the stage can do nothing "
+        "at all any more, the run fails",
+    ),
+    "compute.device_lost": _line(
+        "a device that fails whatever it is asked",
+        "a new process tries the unit again; without Ray the run fails",
+    ),
+    "compute.may_pass": _line(
+        "what was set aside and may go well now",
+        "`nightjar retry` embeds it, and nothing else",
     ),
     "compute.host_memory": _line(
         "the host's memory runs out", "survived twice, then the unit is halved", open="not tested"
@@ -265,6 +277,10 @@ CATALOGUE = {
     "security.url": _line(
         "an image at a URL",
         "set aside: `unsafe_path`, unless its host is in source.image_hosts and public",
+    ),
+    "security.secrets": _line(
+        "secrets in a spec, a URL, a log, an error",
+        "named and never written; refused where they are; blotted out of what is told",
     ),
     "security.weights": _line("pickled weights", "refused; they are never opened"),
 }

@@ -3,7 +3,7 @@
 import pytest
 
 from pipeline.shards.shape import UnitSize
-from pipeline.spec import SourceSpec
+from pipeline.source_spec import SourceSpec
 
 _MIB = 1 << 20
 

@@ -15,9 +15,9 @@ from pipeline.errors import Reason
 from pipeline.model.processor import PreparedItem, Processor
 from pipeline.spec_file import load_spec
 from pipeline.stages.bounds import Bounds
-from pipeline.stages.flow import Recipe, open_model
-from pipeline.stages.isolated import Process, Work, bisect
+from pipeline.stages.isolated import Work, survivors
 from pipeline.stages.plan import plan_work
+from pipeline.stages.recipe import Recipe, open_model
 from pipeline.tasks import Task
 from tests.jobs import embed, png, write_parquet, write_spec
 
@@ -76,8 +76,7 @@ def test_a_decoder_that_never_ends_and_one_that_takes_all_memory_cost_their_rows
     plan = plan_work(spec, 602112)
     recipe = Recipe.of(spec, open_model(spec.model.path), plan, "float32")
     ((_, rows),) = recipe.read(plan.units)
-    with Process(Work(recipe=recipe)) as prepare:
-        items = bisect(prepare, rows, "prepare", Reason.DECODER_CRASH)
+    items = survivors(Work(recipe=recipe), rows, Reason.DECODER_CRASH, lambda: None)
     assert items["reason"].to_pylist() == [None, "decoder_crash", None, "oom"]
     messages = items["message"].to_pylist()
     assert "died of it, alone too (exit code -24)" in messages[1], "24 is SIGXCPU"

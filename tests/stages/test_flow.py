@@ -13,9 +13,10 @@ from pipeline.errors import CheckpointError, Reason, RowError, SourceError, Unex
 from pipeline.model.processor import Processor
 from pipeline.spec_file import load_spec
 from pipeline.stages.board import Board, tellable
-from pipeline.stages.flow import Recipe, open_model, opened_together, run_in_process
+from pipeline.stages.flow import opened_together, run_in_process
 from pipeline.stages.parcel import PARCEL, open_parcel, pack_parcel
 from pipeline.stages.plan import plan_work
+from pipeline.stages.recipe import Recipe, open_model
 from pipeline.work import Receipt
 from tests.end_to_end.small_corpus import PAIRED, REASONS, ROWS, write_corpus, write_spec
 

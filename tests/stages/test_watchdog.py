@@ -40,6 +40,7 @@ def test_a_timeout_that_a_run_raises_is_its_own() -> None:
 
 
 @pytest.mark.parametrize("progress", [Progress, lambda: None], ids=["no move", "no answer"])
+@pytest.mark.fault("compute.no_progress")
 def test_a_run_that_does_not_move_is_given_up_and_says_what_waits_for_what(
     progress: object,
 ) -> None:
@@ -91,6 +92,7 @@ def test_a_count_that_grows_is_a_move() -> None:
     assert board.read().moves <= after + 1
 
 
+@pytest.mark.fault("compute.no_progress")
 def test_a_command_that_hangs_fails_clearly_and_leaves_nothing_committed(
     tmp_path: Path,
     tiny_checkpoint: Path,
