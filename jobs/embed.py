@@ -23,12 +23,14 @@ from pipeline.commit import demand_fit, demand_healthy, digest, find_snapshot
 from pipeline.dataset import read_quarantine
 from pipeline.driver import Outcome, drive
 from pipeline.errors import RunError
-from pipeline.folder import FIRST_PATIENCE, Folder
+from pipeline.folder import Folder
 from pipeline.job_file import keep_job
 from pipeline.log import LogEntry, newest_entry
 from pipeline.model.device import auto_dtype, pick_device
 from pipeline.model.processor import Processor
+from pipeline.patience import FIRST_PATIENCE
 from pipeline.report import RunReport, account, unchanged
+from pipeline.shards.remembered import Remembered
 from pipeline.spec import JobSpec
 from pipeline.stages.cluster import connected
 from pipeline.stages.flow import run_in_process
@@ -76,15 +78,16 @@ def embed(spec: JobSpec, address: str) -> RunReport:
     entry = job.snapshot()
     if entry is not None:
         # no cluster is started for nothing
-        return unchanged(spec.output.uri, entry)
+        return unchanged(spec.output.uri, entry, job.plan.skipped)
     outcome = finish(job, address)
     if outcome.receipts is None:
-        return unchanged(spec.output.uri, outcome.entry)
+        return unchanged(spec.output.uri, outcome.entry, job.plan.skipped)
     return account(
         outcome.receipts,
         dataset=spec.output.uri,
         version=outcome.entry.version,
         resumed=outcome.resumed,
+        skipped=job.plan.skipped,
         seconds=time.monotonic() - started,
     )
 
@@ -101,6 +104,8 @@ class CheckedJob:
     """By dtype: `auto` is settled by the devices that are found, until then either may be meant."""
     folder: Folder
     """The output."""
+    remembered: Remembered
+    """What the plan learned of the shards."""
 
     def snapshot(self) -> LogEntry | None:
         """The newest entry of the log, when it holds this job's work."""
@@ -119,16 +124,17 @@ def check(spec: JobSpec) -> CheckedJob:
     use_stores(spec.storage)
     checkpoint = open_model(spec.model.path)
     Processor(checkpoint, max_length=spec.model.max_length, max_pixels=spec.model.max_pixels)
-    plan = plan_work(spec, spec.model.max_pixels or checkpoint.pixel_bounds[1])
-    checkpoint.demand_adapters(plan.rows_by_adapter)
-    dtypes = ("float32", "bfloat16") if spec.model.dtype == "auto" else (spec.model.dtype,)
-    recipes = {dtype: Recipe.of(spec, checkpoint, plan, dtype) for dtype in dtypes}
     # nothing would be lost yet: a wrong endpoint is told soon
     Folder(spec.output.uri, FIRST_PATIENCE).demand_create()
     folder = Folder(spec.output.uri)
+    remembered = Remembered(folder, spec.limits.duplicate_ids == "refuse")
+    plan = plan_work(spec, spec.model.max_pixels or checkpoint.pixel_bounds[1], remembered)
+    checkpoint.demand_adapters(plan.rows_by_adapter)
+    dtypes = ("float32", "bfloat16") if spec.model.dtype == "auto" else (spec.model.dtype,)
+    recipes = {dtype: Recipe.of(spec, checkpoint, plan, dtype) for dtype in dtypes}
     fingerprints = [recipe.fingerprint for recipe in recipes.values()]
     demand_fit(folder, next(iter(recipes.values())).schema, fingerprints)
-    return CheckedJob(spec=spec, plan=plan, recipes=recipes, folder=folder)
+    return CheckedJob(spec=spec, plan=plan, recipes=recipes, folder=folder, remembered=remembered)
 
 
 def finish(job: CheckedJob, address: str, again: frozenset[str] = frozenset()) -> Outcome:
@@ -145,6 +151,7 @@ def finish(job: CheckedJob, address: str, again: frozenset[str] = frozenset()) -
     with _devices(job, address) as (recipe, execute):
         demand_fit(job.folder, recipe.schema, [recipe.fingerprint])
         keep_job(job.folder, job.spec)
+        job.remembered.keep()
         return drive(
             job.folder,
             job.plan.units,

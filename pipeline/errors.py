@@ -3,7 +3,8 @@
     NightjarError
     ├── UserError              exit code 2: the user can mend it, the sentence says how
     │   ├── SpecError          a key of the job spec or a command-line argument
-    │   ├── SourceError        what the spec points at: no file, no such column, unreadable shard
+    │   ├── SourceError        what the spec points at: no file, no such column
+    │   │   └── ShardError     a shard that cannot be read at all
     │   ├── CheckpointError    the model's files: missing, incomplete, not the official layout
     │   └── OutputError        the dataset at the output: absent, or of another schema
     ├── RunError               exit code 1: the run itself failed, nothing was committed
@@ -40,6 +41,10 @@ class SpecError(UserError):
 
 class SourceError(UserError):
     """What the spec's source points at."""
+
+
+class ShardError(SourceError):
+    """A shard that cannot be read at all: cut, damaged, or of another format."""
 
 
 class CheckpointError(UserError):
@@ -104,6 +109,7 @@ MAY_PASS = frozenset(
     {
         Reason.IMAGE_NOT_FOUND,
         Reason.IMAGE_TOO_LARGE,
+        Reason.UNSAFE_PATH,
         Reason.OOM,
         Reason.NON_FINITE,
         Reason.DECODER_CRASH,

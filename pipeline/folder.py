@@ -30,9 +30,6 @@ PROBE = "probe"
 """The object with which a store shows that it keeps what was there first; never deleted, since
 whoever embeds needs no right to delete."""
 
-FIRST_PATIENCE = 20.0
-"""Seconds for which a store is tried again before a run has done anything that would be lost."""
-
 Answer = TypeVar("Answer")
 
 

@@ -6,6 +6,7 @@
            data/<fingerprint 8>/<unit>-<attempt>.arrow         immutable Arrow IPC
            quarantine/<fingerprint 8>/<unit>-<attempt>.arrow   rows that were not embedded
            work/<fingerprint 8>/<unit>.<revision>.json         which attempt counts: `records`
+           inspections/<sha256> what planning learned of a shard: `shards.remembered`
            job.json             what the last run was asked to do: `job_file`
            condemned/<sha256>.json      content-addressed: files that may be deleted: `garbage`
 

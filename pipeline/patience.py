@@ -28,6 +28,9 @@ Answer = TypeVar("Answer")
 PATIENCE = 15 * 60.0
 """Seconds for which a store that fails is tried again."""
 
+FIRST_PATIENCE = 20.0
+"""The same before a run has done anything that would be lost."""
+
 _FIRST_WAIT, _LONGEST_WAIT = 0.25, 30.0
 _PASSING_STATUS = frozenset({408, 409, 425, 429, 500, 502, 503, 504})
 """409: two conditional writes met, and S3 asks to try again."""

@@ -34,6 +34,8 @@ class RunReport:
     """Source rows that an earlier run had done."""
     resumed_tokens: int
     """Their tokens."""
+    skipped: tuple[str, ...]
+    """Why shards were passed over, a sentence each."""
     files: int
     """Data files."""
     bytes: int
@@ -48,7 +50,8 @@ class RunReport:
     def sentence(self) -> str:
         """A short account for a person."""
         if self.up_to_date:
-            return f"up to date: {self.items:,} rows embedded before, nothing to do"
+            text = f"up to date: {self.items:,} rows embedded before, nothing to do"
+            return text + self._tell_skipped()
         embedded = sum(self.embedded.values())
         parts = ", ".join(f"{count:,} {name}" for name, count in sorted(self.embedded.items()))
         text = (
@@ -63,10 +66,13 @@ class RunReport:
         if self.quarantined:
             reasons = ", ".join(f"{count:,} {name}" for name, count in self.quarantined.items())
             text += f"; {sum(self.quarantined.values()):,} quarantined ({reasons})"
-        return text
+        return text + self._tell_skipped()
+
+    def _tell_skipped(self) -> str:
+        return "".join(f"\npassed over: {sentence}" for sentence in self.skipped)
 
 
-def unchanged(dataset: str, entry: LogEntry) -> RunReport:
+def unchanged(dataset: str, entry: LogEntry, skipped: Sequence[str]) -> RunReport:
     """The report of a run that found its work done."""
     return RunReport(
         dataset=dataset,
@@ -80,6 +86,7 @@ def unchanged(dataset: str, entry: LogEntry) -> RunReport:
         tokens=0,
         resumed_rows=0,
         resumed_tokens=0,
+        skipped=tuple(skipped),
         files=0,
         bytes=0,
         seconds=0.0,
@@ -92,6 +99,7 @@ def account(
     dataset: str,
     version: int,
     resumed: Sequence[Receipt],
+    skipped: Sequence[str],
     seconds: float,
 ) -> RunReport:
     """The report of a run that has committed.
@@ -101,6 +109,7 @@ def account(
         dataset: its root.
         version: of the snapshot.
         resumed: those of them that an earlier run had done.
+        skipped: why shards were passed over.
         seconds: of this run.
     """
     total, earlier = tally(receipts), tally(resumed)
@@ -120,6 +129,7 @@ def account(
         tokens=total.tokens,
         resumed_rows=earlier.rows,
         resumed_tokens=earlier.tokens,
+        skipped=tuple(skipped),
         files=len(files),
         bytes=sum(file.size for file in files),
         seconds=seconds,

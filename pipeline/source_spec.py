@@ -71,6 +71,9 @@ class SourceSpec(Section):
     )
     task: TaskChoice = Field(description=f"one of {', '.join(TASKS)}, or {{column: name}}")
     keep: list[str] = Field([], description="a list of columns to carry to the output")
+    on_bad_file: Literal["fail", "skip"] = Field(
+        "fail", description="fail or skip: what to do about a shard that cannot be read at all"
+    )
 
     @property
     def uris(self) -> tuple[str, ...]:
@@ -84,7 +87,10 @@ class SourceSpec(Section):
     @property
     def reading(self) -> str:
         """How rows are read, whatever their location: part of the identity of a unit of work."""
-        mapped = self.model_dump(mode="json", exclude={"uri"})
+        # defaults are left out: a key that is new in a later version changes no work done before;
+        # a host that is allowed later concerns only what was set aside
+        passing = {"uri", "on_bad_file", "image_hosts"}
+        mapped = self.model_dump(mode="json", exclude=passing, exclude_defaults=True)
         return json.dumps(mapped | {"texts": self.maps_text, "images": self.maps_image})
 
     @property

@@ -127,6 +127,9 @@ class LimitsSpec(Section):
     quarantine_share: float = Field(
         0.01, ge=0, le=1, description="the largest share of items set aside, from 0 to 1"
     )
+    duplicate_ids: Literal["refuse", "keep"] = Field(
+        "refuse", description="refuse or keep: what to do about rows of the same id and task"
+    )
     stall: float = Field(
         1800.0, gt=0, description="seconds without any progress after which a run is given up"
     )

@@ -1,12 +1,13 @@
 """Object storage by URL, through fsspec; a local directory is one case of it."""
 
 import hashlib
+import io
 import os
 import posixpath
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cache, partial
+from functools import cache, cached_property, partial
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 
@@ -16,10 +17,13 @@ from fsspec import AbstractFileSystem
 from fsspec.utils import get_protocol
 
 from pipeline.errors import SourceChanged, SourceError
-from pipeline.patience import PATIENCE, patiently, store_errors
+from pipeline.patience import FIRST_PATIENCE, PATIENCE, patiently
 from pipeline.stores import StoreSpec
 
 _GLOB = frozenset("*?[")
+_READ_AHEAD = 128 << 10
+"""More than the header of a tar member and the footer of most Parquet files."""
+_END = 64 << 10
 _stores: tuple[StoreSpec, ...] = ()
 """How stores are reached in this process: like the environment, of which it takes the place."""
 _BOOKKEEPING = ("_SUCCESS", "_metadata", "_common_metadata", "_snapshot.json")
@@ -114,19 +118,17 @@ def list_objects(pattern: str, suffixes: tuple[str, ...] = ()) -> list[StoredObj
         SourceError: the store cannot be read.
     """
     at = locate(pattern)
+    search = at.filesystem.glob if _GLOB & set(at.path) else at.filesystem.find
+    patience = min(at.patience, FIRST_PATIENCE)
     try:
-        with store_errors(pattern):
-            if _GLOB & set(at.path):
-                found = at.filesystem.glob(at.path, detail=True)
-            else:
-                found = at.filesystem.find(at.path, detail=True)
-                if suffixes and set(found) != {at.path}:
-                    found = {p: i for p, i in found.items() if p.lower().endswith(suffixes)}
-            base = locate(base_directory(pattern)).path
+        found = patiently(partial(search, at.path, detail=True), pattern, patience)
+        base = locate(patiently(partial(base_directory, pattern), pattern, patience)).path
     except FileNotFoundError:
         found, base = {}, ""
     except OSError as error:
         raise SourceError(f"cannot list {pattern!r}: {error}") from error
+    if suffixes and search == at.filesystem.find and set(found) != {at.path}:
+        found = {path: info for path, info in found.items() if path.lower().endswith(suffixes)}
     return [
         _stored(at, path, info)
         for path, info in sorted(cast("dict[str, dict[str, Any]]", found).items())
@@ -136,10 +138,62 @@ def list_objects(pattern: str, suffixes: tuple[str, ...] = ()) -> list[StoredObj
     ]
 
 
-def open_object(uri: str) -> BinaryIO:
-    """Open an object for random reads."""
-    at = locate(uri)
-    return cast(BinaryIO, at.filesystem.open(at.path, "rb"))
+def open_object(stored: StoredObject, ahead: int = _READ_AHEAD) -> BinaryIO:
+    """Open a listed object for random reads; faults of a store that pass are waited for.
+
+    Args:
+        stored: as listed.
+        ahead: bytes that are asked for at a time where fewer are wanted.
+    """
+    at = locate(stored.uri)
+    if at.protocol == "file":
+        return open(at.path, "rb")
+    return io.BufferedReader(_Ranges(stored), ahead)
+
+
+class _Ranges(io.RawIOBase):
+    """An object of a store as a file that asks for what is read, range by range.
+
+    The clients' own files ask for tens of megabytes to give a footer of some kilobytes, and what
+    fails in the middle of one cannot be asked for again.
+    """
+
+    def __init__(self, stored: StoredObject) -> None:
+        super().__init__()
+        self._stored = stored
+        self._at = 0
+        self._end = max(0, stored.size - _END)
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        base = {os.SEEK_SET: 0, os.SEEK_CUR: self._at, os.SEEK_END: self._stored.size}[whence]
+        self._at = base + offset
+        return self._at
+
+    def tell(self) -> int:
+        return self._at
+
+    def readinto(self, buffer: Any) -> int:
+        stop = min(self._at + len(buffer), self._stored.size)
+        if stop <= self._at:
+            return 0
+        if self._at >= self._end:
+            found = self._tail[self._at - self._end : stop - self._end]
+        else:
+            found = read_object(self._stored.uri, self._at, stop)
+        buffer[: len(found)] = found
+        self._at += len(found)
+        return len(found)
+
+    @cached_property
+    def _tail(self) -> bytes:
+        """The end, where a Parquet file has its footer, which is looked at again and again."""
+        return read_object(self._stored.uri, self._end, self._stored.size)
 
 
 def read_object(uri: str, start: int | None = None, stop: int | None = None) -> bytes:

@@ -6,6 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pyarrow as pa
 
 from pipeline.errors import Reason
+from pipeline.shards.identities import Identities
 from pipeline.shards.shape import Inspected, SourceRow, UnitSize, count_adapters, to_table
 from pipeline.source_spec import SourceSpec
 from pipeline.storage import (
@@ -23,7 +24,11 @@ _CONCURRENT_READS = 8
 
 
 def inspect(
-    source: SourceSpec, index: int, files: Sequence[StoredObject], unit_size: UnitSize
+    source: SourceSpec,
+    index: int,
+    files: Sequence[StoredObject],
+    unit_size: UnitSize,
+    identities: Identities | None = None,
 ) -> Inspected:
     """Plan a folder: files in listing order, some of them in each segment."""
     step = unit_size.rows_of(source)
@@ -34,6 +39,9 @@ def inspect(
             Segment(source=index, shard=chosen[0], first_row=first, rows=len(chosen), files=chosen)
         )
         found.by_adapter.append(count_adapters(source, len(chosen)))
+    if identities is not None:
+        bases = _bases(source)
+        identities.add([_name(file, bases) for file in files], str(source.task))
     return found
 
 
@@ -47,7 +55,7 @@ def read(
     """The images of a segment, in order, encoded as they are; the id is the relative path."""
     assert isinstance(source.task, str)
     task = source.task
-    bases = [locate(base_directory(uri)).path for uri in source.uris]
+    bases = _bases(source)
 
     def row(file: StoredObject) -> SourceRow:
         try:
@@ -55,8 +63,9 @@ def read(
             demand_unchanged(file)
         except FileNotFoundError:
             content, fault = None, (Reason.IMAGE_NOT_FOUND, "it was listed and is gone")
-        name = _relative(locate(file.uri).path, bases)
-        return SourceRow(locator=file.uri, id=name, task=task, image=content, fault=fault)
+        return SourceRow(
+            locator=file.uri, id=_name(file, bases), task=task, image=content, fault=fault
+        )
 
     with ThreadPoolExecutor(_CONCURRENT_READS) as pool:
         for at in range(0, len(segment.files), batch_rows):
@@ -64,8 +73,11 @@ def read(
             yield to_table(rows, segment.first_row + at, id_type, kept)
 
 
-def _relative(path: str, bases: Sequence[str]) -> str:
-    for base in bases:
-        if path.startswith(f"{base}/"):
-            return path.removeprefix(f"{base}/")
-    return path
+def _bases(source: SourceSpec) -> list[str]:
+    return [locate(base_directory(uri)).path for uri in source.uris]
+
+
+def _name(file: StoredObject, bases: Sequence[str]) -> str:
+    """The id: the path below the directory that the source names."""
+    path = locate(file.uri).path
+    return next((path.removeprefix(f"{b}/") for b in bases if path.startswith(f"{b}/")), path)

@@ -12,6 +12,7 @@ from typing import Any
 import pyarrow as pa
 
 from pipeline.errors import Reason, RowError, SourceError
+from pipeline.shards.identities import Identities
 from pipeline.shards.references import base_of, read_images
 from pipeline.shards.shape import (
     Inspected,
@@ -26,9 +27,17 @@ from pipeline.storage import StoredObject, open_object, read_object
 from pipeline.work import Segment
 
 SUFFIXES = (".jsonl", ".ndjson")
+_READ_AHEAD = 8 << 20
+"""Bytes; a shard is read from end to end."""
 
 
-def inspect(source: SourceSpec, index: int, shard: StoredObject, unit_size: UnitSize) -> Inspected:
+def inspect(
+    source: SourceSpec,
+    index: int,
+    shard: StoredObject,
+    unit_size: UnitSize,
+    identities: Identities | None = None,
+) -> Inspected:
     """Plan a shard by reading its lines once.
 
     Raises:
@@ -53,6 +62,9 @@ def inspect(source: SourceSpec, index: int, shard: StoredObject, unit_size: Unit
         found.by_adapter.append(count_adapters(source, routed))
     _demand_columns(source, list(scan.names), shard)
     found.id_type = _id_type(source, scan, shard)
+    if identities is not None:
+        tasks = source.task if isinstance(source.task, str) else scan.tasks
+        identities.add(scan.values[source.id or ""], tasks)
     found.kept = {
         name: infer_type(scan.values[name], f"source.keep: {name!r}", shard.uri)
         for name in source.keep
@@ -73,7 +85,7 @@ class _Scan:
         self.names: dict[str, None] = {}
         """Every key seen."""
         stop = 0
-        with open_object(shard.uri) as stream:
+        with open_object(shard, _READ_AHEAD) as stream:
             for line in stream:
                 stop += len(line)
                 if not line.strip():

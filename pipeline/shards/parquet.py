@@ -13,10 +13,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from pipeline.errors import Reason, RowError, SourceError
+from pipeline.errors import Reason, RowError, ShardError, SourceError
 from pipeline.schema import source_schema
 from pipeline.shards.cells import is_bytes, is_text, plain, plain_type, valid_text
 from pipeline.shards.footer import open_parquet
+from pipeline.shards.identities import Identities
 from pipeline.shards.references import base_of, read_images
 from pipeline.shards.shape import Inspected, UnitSize, count_adapters
 from pipeline.source_spec import SourceSpec
@@ -24,16 +25,25 @@ from pipeline.storage import StoredObject, open_object
 from pipeline.work import Segment
 
 SUFFIXES = (".parquet", ".pq")
+_READ_AHEAD = 16 << 10
+"""Bytes; Arrow asks for whole column chunks, or a buffer of its own, by itself."""
 
 
-def inspect(source: SourceSpec, index: int, shard: StoredObject, unit_size: UnitSize) -> Inspected:
-    """Plan a shard from its footer, and its routing column if there is one.
+def inspect(
+    source: SourceSpec,
+    index: int,
+    shard: StoredObject,
+    unit_size: UnitSize,
+    identities: Identities | None = None,
+) -> Inspected:
+    """Plan a shard from its footer, its routing column if there is one, and its ids if asked to.
 
     Raises:
-        SourceError: not Parquet, or a mapped column is missing or of an unusable type.
+        ShardError: not Parquet, or damaged.
+        SourceError: a mapped column is missing or of an unusable type.
     """
     try:
-        with open_object(shard.uri) as stream, open_parquet(stream, shard.uri) as file:
+        with open_object(shard, _READ_AHEAD) as stream, open_parquet(stream, shard.uri) as file:
             schema = file.schema_arrow
             _demand_columns(source, schema, shard)
             metadata = file.metadata
@@ -58,10 +68,12 @@ def inspect(source: SourceSpec, index: int, shard: StoredObject, unit_size: Unit
                     )
                 )
                 found.by_adapter.append(by_adapter)
+            if identities is not None:
+                _identify(source, file, identities)
             return found
     except (pa.ArrowInvalid, OSError) as error:
         reason = str(error).splitlines()[0]
-        raise SourceError(f"{shard.uri} cannot be read as Parquet: {reason}") from error
+        raise ShardError(f"{shard.uri} cannot be read as Parquet: {reason}") from error
 
 
 def read(
@@ -76,7 +88,7 @@ def read(
     columns = list(dict.fromkeys(name for name in mapped if name is not None))
     first = segment.first_row
     uri = segment.shard.uri
-    with open_object(uri) as stream, open_parquet(stream, uri) as file:
+    with open_object(segment.shard, _READ_AHEAD) as stream, open_parquet(stream, uri) as file:
         for batch in file.iter_batches(
             batch_size=batch_rows, row_groups=list(segment.row_groups), columns=columns
         ):
@@ -102,6 +114,13 @@ def _runs(
             count += size
     if groups:
         yield tuple(groups), first
+
+
+def _identify(source: SourceSpec, file: pq.ParquetFile, identities: Identities) -> None:
+    columns = [name for name in (source.id, source.task_column) if name is not None]
+    for batch in file.iter_batches(columns=columns):
+        ids, *tasks = (valid_text(plain(batch[name]))[0].to_pylist() for name in columns)
+        identities.add(ids, tasks[0] if tasks else str(source.task))
 
 
 def _route(source: SourceSpec, file: pq.ParquetFile, group: int, rows: int) -> Counter[str]:

@@ -6,7 +6,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
+from numpy.typing import NDArray
 
 from pipeline.errors import Reason, SourceError
 from pipeline.schema import source_schema
@@ -64,6 +66,8 @@ class Inspected:
     """Of the ids; null when the shard has no row to tell."""
     kept: dict[str, pa.DataType] = field(default_factory=dict)
     """Of the kept columns; null likewise."""
+    identities: NDArray[np.uint64] = field(default_factory=lambda: np.empty(0, np.uint64))
+    """Hash of each row's id and task, [rows]; empty when nobody asked."""
 
 
 def count_adapters(source: SourceSpec, tasks: Iterable[str | None] | int) -> Counter[str]:

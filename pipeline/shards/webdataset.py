@@ -17,7 +17,8 @@ from typing import Any, BinaryIO
 
 import pyarrow as pa
 
-from pipeline.errors import Reason, SourceError
+from pipeline.errors import Reason, ShardError, SourceError
+from pipeline.shards.identities import Identities
 from pipeline.shards.images import SUFFIXES as IMAGE_SUFFIXES
 from pipeline.shards.shape import (
     Inspected,
@@ -67,22 +68,29 @@ class Sample:
         return parsed if isinstance(parsed, dict) else {}
 
 
-def inspect(source: SourceSpec, index: int, shard: StoredObject, unit_size: UnitSize) -> Inspected:
+def inspect(
+    source: SourceSpec,
+    index: int,
+    shard: StoredObject,
+    unit_size: UnitSize,
+    identities: Identities | None = None,
+) -> Inspected:
     """Plan a shard by walking its headers; only members that hold columns are read.
 
     Raises:
-        SourceError: not a plain tar file, or no sample has a mapped column.
+        ShardError: not a plain tar file, or damaged.
+        SourceError: no sample has a mapped column.
     """
     named = [source.text, source.image, source.task_column, *source.keep]
     # a name may be a field of the metadata; payloads themselves are not read yet
     columns = {name for name in (source.task_column, *source.keep) if name is not None}
     wanted = columns | {_METADATA} if any(named) else set()
     try:
-        with open_object(shard.uri) as stream:
+        with open_object(shard) as stream:
             samples = list(_samples(stream, wanted))
             _demand_end(stream, samples)
     except tarfile.TarError as error:
-        raise SourceError(f"{shard.uri} cannot be read as an uncompressed tar: {error}") from error
+        raise ShardError(f"{shard.uri} cannot be read as an uncompressed tar: {error}") from error
     _demand_columns(source, samples, shard)
     step = unit_size.rows_of(source, shard.size / max(1, len(samples)))
     found = Inspected(unit_rows=step, id_type=pa.string())
@@ -101,6 +109,8 @@ def inspect(source: SourceSpec, index: int, shard: StoredObject, unit_size: Unit
         )
         tasks = [_task(source, sample) for sample in chosen]
         found.by_adapter.append(Counter(map(adapter_for, tasks)))
+    if identities is not None:
+        identities.add([s.key for s in samples], [_task(source, s) for s in samples])
     found.kept = {
         name: infer_type([s.value(name) for s in samples], f"source.keep: {name!r}", shard.uri)
         for name in source.keep

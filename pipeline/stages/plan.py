@@ -4,16 +4,20 @@ Everything a user can get wrong about the source is found here, before a model i
 matches, a column is missing, two shards disagree about a type.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
-from itertools import pairwise
+from dataclasses import dataclass, field
+from functools import partial
+from itertools import islice, pairwise
 from math import ceil
 
+import numpy as np
 import pyarrow as pa
 
-from pipeline.errors import SourceError
+from pipeline.errors import ShardError, SourceError
 from pipeline.shards import INSPECTORS, SUFFIXES, images
+from pipeline.shards.identities import Identities, Named, repeated, same
+from pipeline.shards.remembered import Remembered
 from pipeline.shards.shape import Inspected, UnitSize, agree
 from pipeline.source_spec import SourceSpec
 from pipeline.spec import JobSpec
@@ -21,6 +25,8 @@ from pipeline.storage import StoredObject, list_objects
 from pipeline.work import WorkUnit, rows_by_adapter
 
 _CONCURRENT_INSPECTIONS = 8
+_EXAMPLES = 20
+"""Repeated ids, and places of each, that are named."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,6 +39,8 @@ class Plan:
     """Of every id."""
     kept: tuple[pa.Field, ...]
     """The columns carried to the output, of all sources."""
+    skipped: tuple[str, ...] = ()
+    """Why shards that cannot be read were passed over, a sentence each."""
 
     @property
     def rows(self) -> int:
@@ -45,46 +53,147 @@ class Plan:
         return rows_by_adapter(self.units)
 
 
-def plan_work(spec: JobSpec, max_pixels: int) -> Plan:
+@dataclass(frozen=True, kw_only=True)
+class _Look:
+    """A shard, or a folder of images, and what was found in it."""
+
+    name: str
+    source: SourceSpec
+    found: Inspected
+    again: Callable[[Identities], object]
+    """Inspects it once more, for the identities alone."""
+
+
+def plan_work(spec: JobSpec, max_pixels: int, remembered: Remembered | None = None) -> Plan:
     """Plan a job.
 
     Args:
         spec: the job.
         max_pixels: bound of a resized image, the checkpoint's own where the spec names none.
+        remembered: what earlier plans learned of the shards.
 
     Raises:
         SourceError: nothing to read, or something that cannot be read as the spec says.
     """
     wanted = spec.compute.unit_rows
     unit_size = UnitSize(rows=None if wanted == "auto" else wanted, max_pixels=max_pixels)
-    inspected: list[tuple[str, SourceSpec, Inspected]] = []
-    for index, source in enumerate(spec.sources):
-        shards = _list(source)
-        inspected += [(name, source, f) for name, f in _inspect(source, index, shards, unit_size)]
-    units = [unit for _, source, found in inspected for unit in _units(source, found)]
+    planner = _Planner(
+        unit_size=unit_size,
+        distinct=spec.limits.duplicate_ids == "refuse",
+        remembered=remembered,
+    )
+    looks = [look for index, s in enumerate(spec.sources) for look in planner.look(s, index)]
+    units = [unit for look in looks for unit in _units(look.source, look.found)]
     if not units:
         raise SourceError(
             f"source.uri: {_spelled(spec)} has no rows; an empty source is refused, since it is "
             "more often a wrong path than an empty corpus"
         )
-    id_type = pa.null()
-    kept: dict[str, pa.DataType] = {}
-    for name, source, found in inspected:
-        agreed = _agree(id_type, found.id_type, "source.id", name)
-        widened = not pa.types.is_null(id_type) and id_type != agreed
-        if pa.types.is_floating(agreed) and (widened or not pa.types.is_floating(found.id_type)):
-            # whole numbers made floating would no longer be the ids they were
-            raise SourceError(f"source.id is {found.id_type} in {name}, and {id_type} elsewhere")
-        id_type = agreed
-        for column in source.keep:
-            kept[column] = _agree(
-                kept.get(column, pa.null()), found.kept[column], f"source.keep: {column!r}", name
-            )
+    id_type, kept = _id_type(looks), _kept(looks)
+    if planner.distinct:
+        _demand_distinct(looks)
     return Plan(
         units=tuple(units),
-        id_type=_or_string(id_type),
-        kept=tuple(pa.field(name, _or_string(kind)) for name, kind in kept.items()),
+        id_type=id_type,
+        kept=kept,
+        skipped=tuple(sorted(planner.skipped)),
     )
+
+
+@dataclass(kw_only=True)
+class _Planner:
+    """Looks at shards, or remembers what they hold."""
+
+    unit_size: UnitSize
+    distinct: bool
+    remembered: Remembered | None
+    skipped: list[str] = field(default_factory=list)
+
+    def look(self, source: SourceSpec, index: int) -> Iterator[_Look]:
+        """At all shards of a source, in order."""
+        shards = _list(source)
+        if source.format == "images":
+            # the listing says it all
+            again = partial(images.inspect, source, index, shards, self.unit_size)
+            yield self._inspected(source.uris[0], source, again)
+            return
+        with ThreadPoolExecutor(_CONCURRENT_INSPECTIONS) as pool:
+            for look in pool.map(partial(self._shard, source, index), shards):
+                if look is not None:
+                    yield look
+
+    def _shard(self, source: SourceSpec, index: int, shard: StoredObject) -> _Look | None:
+        again = partial(INSPECTORS[source.format], source, index, shard, self.unit_size)
+        if self.remembered is not None:
+            known = self.remembered.find(source, index, shard, self.unit_size)
+            if known is not None:
+                return _Look(name=shard.uri, source=source, found=known, again=again)
+        try:
+            look = self._inspected(shard.uri, source, again)
+        except ShardError as error:
+            if source.on_bad_file == "fail":
+                raise
+            self.skipped.append(str(error))
+            return None
+        if self.remembered is not None:
+            self.remembered.add(source, shard, self.unit_size, look.found)
+        return look
+
+    def _inspected(
+        self, name: str, source: SourceSpec, again: Callable[[Identities | None], Inspected]
+    ) -> _Look:
+        identities = Identities() if self.distinct else None
+        found = again(identities)
+        if identities is not None:
+            found.identities = identities.hashes
+        return _Look(name=name, source=source, found=found, again=again)
+
+
+def _demand_distinct(looks: Sequence[_Look]) -> None:
+    """Refuse rows that would be embedded under one name.
+
+    Raises:
+        SourceError: its notes name the first of them.
+    """
+    suspects = repeated([look.found.identities for look in looks])
+    named: list[tuple[str, Named]] = []
+    for look in looks:
+        if suspects and np.isin(look.found.identities, list(suspects)).any():
+            identities = Identities(suspects=suspects)
+            look.again(identities)
+            named += [(look.name, row) for row in identities.named]
+    twice = same(named)
+    if twice:
+        error = SourceError(
+            f"source.id: {len(twice):,} ids are there more than once for the same task; mend the "
+            "source, or set limits.duplicate_ids: keep to embed every row"
+        )
+        for (value, task), places in islice(twice.items(), _EXAMPLES):
+            error.add_note(f"  {value} ({task}): {', '.join(places[:_EXAMPLES])}")
+        raise error
+
+
+def _id_type(looks: Sequence[_Look]) -> pa.DataType:
+    id_type = pa.null()
+    for look in looks:
+        found = look.found.id_type
+        agreed = _agree(id_type, found, "source.id", look.name)
+        widened = not pa.types.is_null(id_type) and id_type != agreed
+        if pa.types.is_floating(agreed) and (widened or not pa.types.is_floating(found)):
+            # whole numbers made floating would no longer be the ids they were
+            raise SourceError(f"source.id is {found} in {look.name}, and {id_type} elsewhere")
+        id_type = agreed
+    return _or_string(id_type)
+
+
+def _kept(looks: Sequence[_Look]) -> tuple[pa.Field, ...]:
+    kept: dict[str, pa.DataType] = {}
+    for look in looks:
+        for column in look.source.keep:
+            there = kept.get(column, pa.null())
+            what = f"source.keep: {column!r}"
+            kept[column] = _agree(there, look.found.kept[column], what, look.name)
+    return tuple(pa.field(name, _or_string(kind)) for name, kind in kept.items())
 
 
 def _list(source: SourceSpec) -> list[StoredObject]:
@@ -98,18 +207,6 @@ def _list(source: SourceSpec) -> list[StoredObject]:
             )
         shards |= {shard.uri: shard for shard in found}
     return list(shards.values())
-
-
-def _inspect(
-    source: SourceSpec, index: int, shards: Sequence[StoredObject], unit_size: UnitSize
-) -> Iterator[tuple[str, Inspected]]:
-    if source.format == "images":
-        yield source.uris[0], images.inspect(source, index, shards, unit_size)
-        return
-    inspect = INSPECTORS[source.format]
-    with ThreadPoolExecutor(_CONCURRENT_INSPECTIONS) as pool:
-        found = pool.map(lambda shard: inspect(source, index, shard, unit_size), shards)
-        yield from zip((shard.uri for shard in shards), found, strict=True)
 
 
 def _units(source: SourceSpec, found: Inspected) -> Iterator[WorkUnit]:

@@ -124,7 +124,9 @@ CATALOGUE = {
         "another type in another shard", "refused, naming the file; columns nobody asked for pass"
     ),
     "id.duplicate": _line(
-        "the same id twice", "refused, naming the first of them", open="not decided in the code yet"
+        "the same id twice for one task",
+        "refused before a model is loaded, naming the first twenty; limits.duplicate_ids: keep "
+        "embeds every row",
     ),
     "id.types": _line(
         "whole numbers, 16 bytes, strings", "kept as they are: 1 and '1' stay different"
@@ -139,7 +141,6 @@ CATALOGUE = {
     "file.skipped": _line(
         "the same, and the spec says `on_bad_file: skip`",
         "passed over and listed in the report",
-        open="the key is not there yet",
     ),
     "file.bit_flip": _line(
         "a flipped bit in a Parquet page with a checksum", "failed, naming the file"

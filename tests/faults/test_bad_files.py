@@ -92,6 +92,32 @@ def test_a_tar_that_is_cut_is_refused(
     assert f"{tmp_path / 'a.tar'} cannot be read as an uncompressed tar: " in told
 
 
+@pytest.mark.fault("file.skipped")
+def test_shards_that_cannot_be_read_are_passed_over_and_listed_when_the_spec_says_so(
+    tmp_path: Path, tiny_checkpoint: Path, capsys: Captured
+) -> None:
+    docs = tmp_path / "docs"
+    docs.mkdir()
+    (docs / "1.parquet").write_bytes(_WHOLE)
+    (docs / "2.parquet").write_bytes(_WHOLE[:-9])
+    tar = write_tar(docs / "a.tar")
+    (docs / "b.tar").write_bytes((docs / "a.tar").read_bytes()[:700])
+    sources = [
+        _source(docs) | {"on_bad_file": "skip"},
+        tar | {"uri": f"{docs}/*.tar", "on_bad_file": "skip", "keep": []},
+    ]
+    spec = write_spec(tmp_path, tiny_checkpoint, sources)
+    for _ in range(2):
+        assert embed(spec) == 0
+        told = capsys.readouterr().out
+        assert f"passed over: {docs / '2.parquet'} cannot be read as Parquet: " in told
+        assert f"passed over: {docs / 'b.tar'} cannot be read as an uncompressed tar: " in told
+    assert "up to date" in told
+    # what a spec got wrong is no damage of a file
+    assert embed(spec, "--set", "source.0.text=boddy") == 2
+    assert "has no column 'boddy'" in capsys.readouterr().err
+
+
 @pytest.mark.fault("file.no_rows")
 def test_shards_without_rows_are_passed_over(tmp_path: Path, tiny_checkpoint: Path) -> None:
     docs = tmp_path / "docs"
@@ -173,7 +199,7 @@ def test_a_huge_row_group_is_read_a_little_at_a_time(
     pq.write_table(table, tmp_path / "a.parquet", row_group_size=len(texts), compression="none")
     assert pq.read_metadata(tmp_path / "a.parquet").row_group(0).total_byte_size > 15 << 20
     asked: list[int] = []
-    monkeypatch.setattr(parquet, "open_object", lambda uri: _Recorded(open_object(uri), asked))
+    monkeypatch.setattr(parquet, "open_object", lambda *a: _Recorded(open_object(*a), asked))
     assert read_all(_source(tmp_path / "a.parquet")).plan.rows == len(texts)
     assert max(asked) <= 2 << 20
     assert min(asked) >= 0, "never the rest of the file"
