@@ -28,7 +28,7 @@ from pipeline.errors import Reason, RowError
 from pipeline.web import fetch, is_public, is_url
 from tests.jobs import embed, png, write_spec
 
-HOST = "images.test"
+HOST = "kiosk.test"
 HOSTS = [HOST]
 Answer = Callable[[BaseHTTPRequestHandler], None]
 
@@ -123,7 +123,7 @@ _image = _reply(200, png(1))
 def server(
     request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[Server]:
-    """A server that `images.test` leads to, which is trusted and passes for public."""
+    """A server that `kiosk.test` leads to, which is trusted and passes for public."""
     certificate = _certificate(tmp_path, HOST)
     found = Server(certificate if request.param == "https" else None)
     monkeypatch.setenv("SSL_CERT_FILE", str(certificate))
@@ -299,7 +299,7 @@ def test_a_jobs_images_are_fetched_from_the_hosts_that_its_spec_names(
     spec = write_spec(tmp_path, tiny_checkpoint, source)
     assert _reasons(spec) == {0: "unsafe_path", 1: "unsafe_path", 2: "unsafe_path"}
     assert server.asked == []
-    assert _reasons(spec, "source.image_hosts=[images.test]") == {
+    assert _reasons(spec, "source.image_hosts=[kiosk.test]") == {
         1: "unsafe_path",
         2: "image_not_found",
     }
@@ -416,13 +416,14 @@ _HOSTILE = [
     *(f"http://{HOST}./", f"http://.{HOST}/", f"http://{HOST}:22/", f"https://{HOST}:80/"),
     *(f"http://{HOST}:/", f"http:///{HOST}/", f"http:{HOST}/", f"http:/{HOST}/", "http://"),
     *(
-        "http://images\u3002test/",
-        "http://\u0131mages.test/",
-        "http://images.te\u017ft/",
+        "http://kiosk\u3002test/",
+        "http://k\u0131osk.test/",
+        "http://kio\u017fk.test/",
+        "http://\u212aiosk.test/",
         "http://①②⑦.0.0.1/",
     ),
     *(f"http://{HOST}\t/", f"http://{HOST}/a\r\nHost: evil.test", f"http://{HOST}/a b", "HTTP:x"),
-    *(f"http://{HOST}\0.evil.test/", f"http://{HOST}/\ud800", "http://%69mages.test/"),
+    *(f"http://{HOST}\0.evil.test/", f"http://{HOST}/\ud800", "http://%6biosk.test/"),
     *(f" http://{HOST}/", f"ftp://{HOST}/", f"//{HOST}/", "file:///etc/passwd", "gopher://x"),
 ]
 

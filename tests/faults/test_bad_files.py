@@ -174,6 +174,10 @@ class _Recorded(io.RawIOBase):
         self._asked.append(size)
         return self._stream.read(size)
 
+    def close(self) -> None:
+        self._stream.close()
+        super().close()
+
     def seek(self, at: int, whence: int = 0) -> int:
         return self._stream.seek(at, whence)
 

@@ -3,6 +3,7 @@
 import json
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -132,6 +133,10 @@ def test_what_no_kept_token_can_reach_is_not_tokenised(
         assert 5 * longest - 3 <= len(seen[-1].encode()) <= 5 * longest
         whole = tokenizer.encode(TASKS["code.query"].prefix + text).ids
         assert item.token_ids.tolist() == whole[:5]
+    # however few tokens are left of it, what was cut is said to be
+    monkeypatch.setattr(Listening, "encode", lambda *_: SimpleNamespace(ids=[1, 2]))
+    assert short.text("w" * 10_000, TASKS["code.query"]).truncated
+    assert not short.text("w", TASKS["code.query"]).truncated
 
 
 # Images -----------------------------------------------------------------------------------------

@@ -1,9 +1,15 @@
 """How large a unit is."""
 
+import io
+import tarfile
+from pathlib import Path
+from typing import Any
+
 import pytest
 
 from pipeline.shards.shape import UnitSize
 from pipeline.source_spec import SourceSpec
+from tests.shards import read_all
 
 _MIB = 1 << 20
 
@@ -39,3 +45,24 @@ def test_a_unit_fits_into_memory(
 
 def test_rows_that_were_asked_for_are_not_judged() -> None:
     assert UnitSize(rows=300, max_pixels=1 << 40).rows_of(_source(image="i"), 900 * _MIB) == 300
+
+
+@pytest.mark.parametrize("kind", ["jsonl", "webdataset"])
+def test_a_unit_of_large_lines_or_samples_has_few_of_them(tmp_path: Path, kind: str) -> None:
+    # such a unit is held whole: a thousand of these would be a gigabyte
+    text = b"w" * (1 << 20)
+    source: dict[str, Any] = {"uri": str(tmp_path / "a"), "format": kind, "task": "code.query"}
+    if kind == "jsonl":
+        source |= {"id": "id", "text": "text"}
+        lines = (b'{"id": %d, "text": "%s"}\n' % (n, text) for n in range(9))
+        (tmp_path / "a").write_bytes(b"".join(lines))
+    else:
+        source |= {"image": None}
+        with tarfile.open(tmp_path / "a", "w") as archive:
+            for n in range(9):
+                member = tarfile.TarInfo(f"{n}.txt")
+                member.size = len(text)
+                archive.addfile(member, io.BytesIO(text))
+    found = read_all(source)
+    assert found.plan.rows == 9
+    assert max(unit.rows for unit, _ in found.units) <= 4

@@ -62,6 +62,7 @@ def test_memory_beyond_the_bound_is_refused_and_below_it_is_not() -> None:
     bytearray(300 * _MEGABYTE)
 
 
+@pytest.mark.slow
 @pytest.mark.fault("image.slow", "image.hungry")
 def test_a_decoder_that_never_ends_and_one_that_takes_all_memory_cost_their_rows(
     tmp_path: Path, tiny_checkpoint: Path, monkeypatch: pytest.MonkeyPatch
