@@ -12,6 +12,7 @@ import datetime
 import json
 import uuid
 from collections.abc import Collection
+from contextlib import suppress
 
 from pipeline.commit import append, conflict
 from pipeline.folder import Folder
@@ -21,7 +22,6 @@ from pipeline.log import (
     QUARANTINE,
     LogEntry,
     content_name,
-    list_versions,
     newest_entry,
     read_condemned,
     read_entry,
@@ -29,7 +29,7 @@ from pipeline.log import (
 )
 
 
-def find_garbage(folder: Folder, keep: Collection[int]) -> list[str]:
+def find_garbage(folder: Folder, newest: LogEntry, keep: Collection[int]) -> list[str]:
     """Paths of the files that no version to be kept refers to.
 
     Units that were embedded and never committed are among them: a run in progress would embed them
@@ -37,14 +37,17 @@ def find_garbage(folder: Folder, keep: Collection[int]) -> list[str]:
 
     Args:
         folder: the dataset's root.
-        keep: versions; the newest is kept in any case.
+        newest: entry of the log; what it refers to is kept in any case.
+        keep: versions beside it.
     """
-    versions = list_versions(folder)
-    kept = {version for version in versions if version in keep} | set(versions[-1:])
-    entries = [read_entry(folder, version) for version in sorted(kept)]
+    # asked for by number: a listing of the log may be an old one
+    manifests = {newest.manifest}
+    for version in keep:
+        with suppress(FileNotFoundError):
+            manifests.add(read_entry(folder, version).manifest)
     live = {
         path
-        for manifest in {entry.manifest for entry in entries}
+        for manifest in manifests
         for path in read_manifest(folder, manifest)["path"].to_pylist()
     }
     listed = (
@@ -65,7 +68,7 @@ def collect(folder: Folder, keep: Collection[int]) -> list[str]:
     newest = newest_entry(folder)
     if newest is None:
         return []
-    garbage = find_garbage(folder, keep)
+    garbage = find_garbage(folder, newest, keep)
     if garbage:
         _condemn(folder, newest, read_condemned(folder, newest).union(garbage))
     for path in garbage:

@@ -7,7 +7,7 @@ import posixpath
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cache, cached_property, partial
+from functools import cache, partial
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 
@@ -163,6 +163,7 @@ class _Ranges(io.RawIOBase):
         self._stored = stored
         self._at = 0
         self._end = max(0, stored.size - _END)
+        self._tail: bytes | None = None
 
     def readable(self) -> bool:
         return True
@@ -183,17 +184,15 @@ class _Ranges(io.RawIOBase):
         if stop <= self._at:
             return 0
         if self._at >= self._end:
+            # where a Parquet file has its footer, which is looked at again and again
+            if self._tail is None:
+                self._tail = read_object(self._stored.uri, self._end, self._stored.size)
             found = self._tail[self._at - self._end : stop - self._end]
         else:
             found = read_object(self._stored.uri, self._at, stop)
         buffer[: len(found)] = found
         self._at += len(found)
         return len(found)
-
-    @cached_property
-    def _tail(self) -> bytes:
-        """The end, where a Parquet file has its footer, which is looked at again and again."""
-        return read_object(self._stored.uri, self._end, self._stored.size)
 
 
 def read_object(uri: str, start: int | None = None, stop: int | None = None) -> bytes:

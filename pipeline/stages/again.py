@@ -6,7 +6,6 @@ one file, and no vector is computed twice.
 """
 
 from collections.abc import Iterable
-from functools import cached_property
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -33,6 +32,7 @@ class Earlier:
         self.receipt = receipt
         self._folder = folder
         self._reasons = pa.array(sorted(reasons), pa.string())
+        self._aside_read: pa.Table | None = None
 
     def rows(self, rows: pa.Table) -> pa.Table:
         """Of the unit's source rows those to be tried again, without what of them is done."""
@@ -63,9 +63,9 @@ class Earlier:
                 "tried again"
             )
 
-    @cached_property
+    @property
     def embedded(self) -> pa.Table | None:
-        """The embeddings that are there; None for none."""
+        """The embeddings that are there, read whenever they are asked for; None for none."""
         data = self.receipt.data
         return None if data is None else read_file(self._folder, data)
 
@@ -82,8 +82,11 @@ class Earlier:
     def _is_tried(self) -> pa.ChunkedArray:
         return pc.is_in(self._aside["reason"], self._reasons)
 
-    @cached_property
+    @property
     def _aside(self) -> pa.Table:
-        # a unit is tried again because it set something aside
-        assert self.receipt.quarantine is not None
-        return read_file(self._folder, self.receipt.quarantine)
+        # not a cached_property: in Python 3.11 all objects of a class wait for one that reads
+        if self._aside_read is None:
+            # a unit is tried again because it set something aside
+            assert self.receipt.quarantine is not None
+            self._aside_read = read_file(self._folder, self.receipt.quarantine)
+        return self._aside_read

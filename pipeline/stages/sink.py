@@ -76,8 +76,8 @@ class Sink:
             if not well.num_rows:
                 # as it was: nothing is worth another file
                 return earlier.receipt
-            if earlier.embedded is not None:
-                embedded = pa.concat_tables([earlier.embedded, embedded])
+            there = earlier.embedded
+            embedded = embedded if there is None else pa.concat_tables([there, embedded])
             aside = pa.concat_tables([earlier.left, aside])
             tokens, source_rows = tokens + earlier.receipt.tokens, earlier.receipt.rows
         receipt = Receipt(

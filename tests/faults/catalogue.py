@@ -192,7 +192,6 @@ CATALOGUE = {
     "store.stale_listing": _line(
         "a listing that is behind",
         "survived: nothing is taken for absent by a listing alone",
-        open="not tested yet",
     ),
     "store.disk_full": _line("no space left", "failed, and no half file is left"),
     "store.power_cut": _line(

@@ -3,7 +3,9 @@
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
+from functools import partial
 from itertools import count
+from types import MappingProxyType
 
 import numpy as np
 import pyarrow as pa
@@ -14,6 +16,7 @@ from pipeline.folder import Folder
 from pipeline.garbage import collect
 from pipeline.log import list_versions, read_entry, read_manifest
 from pipeline.schema import embedded_schema, output_schema, vector_fields
+from pipeline.stages.again import Earlier
 from pipeline.stages.sink import Sink
 from pipeline.storage import StoredObject
 from pipeline.work import Receipt, Segment, WorkUnit
@@ -24,6 +27,8 @@ _DIM = 4
 _VECTORS = vector_fields(dim=_DIM, single_dtype="float32", multi_dim=None, multi_dtype="")
 SCHEMA = output_schema(pa.int64(), [], _VECTORS, {"fingerprint": MADE_BY})
 _EMBEDDED = embedded_schema(pa.int64(), [], _VECTORS)
+_REASON = "oom"
+_AGAIN = frozenset({_REASON})
 ROWS = 3
 """Of each unit; the last is quarantined."""
 
@@ -56,13 +61,34 @@ def ids_of(units: Sequence[WorkUnit]) -> list[int]:
     return sorted(shard * ROWS + row for shard in shards for row in range(ROWS))
 
 
-def embed(folder: Folder, units: Sequence[WorkUnit], revisions: Mapping[str, int]) -> list[Receipt]:
-    """The work of the stages: the real sink on rows whose vectors follow from their ids."""
-    sink = Sink(folder, SCHEMA, MADE_BY, revisions)
-    return [sink(_rows(unit), unit.key(MADE_BY), unit.adapter) for unit in units]
+def embed(
+    folder: Folder,
+    units: Sequence[WorkUnit],
+    revisions: Mapping[str, int],
+    earlier: Mapping[str, Receipt] = MappingProxyType({}),
+) -> list[Receipt]:
+    """The work of the stages: the real sink on rows whose vectors follow from their ids.
+
+    Args:
+        folder: the dataset's root.
+        units: to be embedded.
+        revisions: of their records, by key.
+        earlier: of units of which only what was set aside is tried again, and goes well now.
+    """
+
+    def before(unit: str) -> Earlier | None:
+        return Earlier(folder, earlier[unit], _AGAIN) if unit in earlier else None
+
+    sink = Sink(folder, SCHEMA, MADE_BY, revisions, before)
+    receipts = []
+    for unit in units:
+        key = unit.key(MADE_BY)
+        rows = _rows(unit) if key not in earlier else _rows(unit, well=True).slice(ROWS - 1)
+        receipts.append(sink(rows, key, unit.adapter))
+    return receipts
 
 
-def driver(shards: Sequence[int]):  # type: ignore[no-untyped-def]
+def driver(shards: Sequence[int], again: frozenset[str] = frozenset()):  # type: ignore[no-untyped-def]
     """A program that embeds a source and commits it."""
     units = plan(shards)
 
@@ -72,11 +98,17 @@ def driver(shards: Sequence[int]):  # type: ignore[no-untyped-def]
             units,
             schema=SCHEMA,
             fingerprint=MADE_BY,
-            execute=lambda todo, revisions, earlier: embed(folder, todo, revisions),
+            execute=partial(embed, folder),
             accept=lambda receipts: None,
+            again=again,
         )
 
     return program
+
+
+def retrier(shards: Sequence[int]):  # type: ignore[no-untyped-def]
+    """A program that embeds what was set aside as well."""
+    return driver(shards, _AGAIN)
 
 
 def orphaned_worker(shards: Sequence[int]):  # type: ignore[no-untyped-def]
@@ -147,9 +179,9 @@ def _vectors(ids: np.ndarray) -> np.ndarray:
     return np.stack([(np.asarray(ids) + part).astype(np.float32) for part in range(_DIM)], axis=1)
 
 
-def _rows(unit: WorkUnit) -> pa.Table:
+def _rows(unit: WorkUnit, well: bool = False) -> pa.Table:
     ids = np.array(ids_of([unit]))
-    well = [True] * (ROWS - 1) + [False]
+    fine = [True] * (ROWS - 1) + [well]
     vectors = pa.FixedSizeListArray.from_arrays(pa.array(_vectors(ids).reshape(-1)), _DIM)
     values = {
         "row": np.arange(ROWS),
@@ -159,9 +191,9 @@ def _rows(unit: WorkUnit) -> pa.Table:
         "task": ["code.query"] * ROWS,
         "source_hash": [bytes(32)] * ROWS,
         "kept": pa.array([{}] * ROWS, pa.struct([])),
-        "reason": [None if fine else "empty_input" for fine in well],
-        "stage": [None if fine else "prepare" for fine in well],
-        "message": [None if fine else "empty" for fine in well],
+        "reason": [None if good else _REASON for good in fine],
+        "stage": [None if good else "prepare" for good in fine],
+        "message": [None if good else "no luck" for good in fine],
         # as on a GPU, no attempt gives the very bytes of another
         "n_tokens": [next(_attempts)] * ROWS,
         "truncated": [False] * ROWS,

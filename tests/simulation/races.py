@@ -5,7 +5,7 @@ from random import Random
 
 from pipeline.driver import Outcome
 from pipeline.errors import NightjarError
-from tests.simulation.dataset import Watcher, collector, driver, orphaned_worker
+from tests.simulation.dataset import Watcher, collector, driver, orphaned_worker, retrier
 from tests.simulation.schedule import PEACE, Killed, Odds, Process, Schedule, StoreFailure
 from tests.simulation.store import SimulatedFolder, Store
 
@@ -16,7 +16,7 @@ _BASED = 0.7
 """How often there is a version when the race begins."""
 
 
-_WEATHERS = (PEACE, Odds())
+_WEATHERS = (PEACE, Odds(), Odds(stale=0.3))
 
 
 def race(seed: int, *, store: Store | None = None, odds: Odds | None = None) -> None:
@@ -47,9 +47,10 @@ def _programs(random: Random) -> dict[str, Callable[[SimulatedFolder], object]]:
     made: dict[str, Callable[[SimulatedFolder], object]] = {}
     for number in range(random.randint(2, 5)):
         source = random.choice(SOURCES)
-        kind = random.choice(("driver", "driver", "worker", "collector"))
+        kind = random.choice(("driver", "driver", "retrier", "worker", "collector"))
         made[f"{kind} {number} of {source}"] = {
             "driver": lambda s=source: driver(s),
+            "retrier": lambda s=source: retrier(s),
             "worker": lambda s=source: orphaned_worker(s),
             "collector": lambda s=source: collector(),
         }[kind]()

@@ -22,16 +22,20 @@ class StoreFailure(OSError):
 
 @dataclass(frozen=True, kw_only=True)
 class Odds:
-    """How often a call meets which fate."""
+    """How often a call meets which fate, and how often a listing is an old one."""
 
     fail_before: float = 0.03
     fail_after: float = 0.03
     kill_before: float = 0.01
     kill_after: float = 0.01
+    stale: float = 0.0
 
 
 PEACE = Odds(fail_before=0, fail_after=0, kill_before=0, kill_after=0)
+_OLDEST = 12
+"""Changes by which a stale listing lags behind at most."""
 
+_FATES = ("fail_before", "fail_after", "kill_before", "kill_after")
 Fate = str
 """ok, fail_before, fail_after, kill_before or kill_after."""
 
@@ -91,9 +95,12 @@ class Schedule:
             fate = self._fate() if fates is None else fates.get(len(self.steps), "ok")
             self.steps.append(f"{process.name} {' '.join(process.waits_for)} {fate}")
             process.fate = fate
+            stale = self._random.random() < self._odds.stale
+            self.store.age = self._random.randint(1, _OLDEST) if stale else 0
             process.ready.clear()
             process.go.set()
             self._await(process)
+            self.store.age = 0
             self._check()
         return {process.name: process for process in processes}
 
@@ -128,8 +135,9 @@ class Schedule:
 
     def _fate(self) -> Fate:
         drawn = self._random.random()
-        for fate, odds in vars(self._odds).items():
+        for fate in _FATES:
+            odds = getattr(self._odds, fate)
             if drawn < odds:
-                return str(fate)
+                return fate
             drawn -= odds
         return "ok"

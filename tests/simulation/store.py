@@ -10,14 +10,27 @@ Turn = Callable[[str, str], Callable[[], None]]
 
 
 class Store:
-    """Objects by name; whoever holds it sees the present state, as from a strongly consistent
-    store."""
+    """Objects by name. Whoever asks for one gets the present state; a listing may be an old one."""
 
     def __init__(self, *, conditional: bool = True) -> None:
         self.objects: dict[str, bytes] = {}
         self.conditional = conditional
         """Whether create refuses a name that is there: a store that ignores the condition does
         not."""
+        self.listings: list[dict[str, int]] = [{}]
+        """Sizes by name after each change, the oldest first."""
+        self.age = 0
+        """How many changes ago the next listing was made."""
+
+    def changed(self) -> None:
+        """Note what a listing shows from now on."""
+        self.listings.append({name: len(data) for name, data in self.objects.items()})
+
+    def listed(self, prefix: str) -> dict[str, int]:
+        """Sizes by name below a prefix, as of some changes ago."""
+        seen = self.listings[max(0, len(self.listings) - 1 - self.age)]
+        below = f"{prefix}/"
+        return {n.removeprefix(below): size for n, size in seen.items() if n.startswith(below)}
 
 
 class SimulatedFolder(Folder):
@@ -39,38 +52,29 @@ class SimulatedFolder(Folder):
     def put(self, name: str, data: bytes | memoryview) -> None:
         with self._step("put", name):
             self._store.objects[name] = bytes(data)
+            self._store.changed()
 
     def create(self, name: str, data: bytes) -> None:
         with self._step("create", name):
             if self._store.conditional and name in self._store.objects:
                 raise FileExistsError(name)
             self._store.objects[name] = data
+            self._store.changed()
 
     def delete(self, name: str) -> None:
         with self._step("delete", name):
             self._store.objects.pop(name, None)
+            self._store.changed()
 
     def sizes(self, prefix: str) -> dict[str, int]:
         with self._step("list", prefix):
-            below = {
-                n.removeprefix(f"{prefix}/"): n
-                for n in self._store.objects
-                if n.startswith(f"{prefix}/")
-            }
-            return {
-                name: len(self._store.objects[path])
-                for name, path in below.items()
-                if "/" not in name
-            }
+            found = self._store.listed(prefix).items()
+            return {name: size for name, size in found if "/" not in name}
 
     def folders(self, prefix: str) -> list[str]:
         with self._step("list", prefix):
-            below = (
-                n.removeprefix(f"{prefix}/")
-                for n in self._store.objects
-                if n.startswith(f"{prefix}/")
-            )
-            return sorted({name.partition("/")[0] for name in below if "/" in name})
+            found = self._store.listed(prefix)
+            return sorted({name.partition("/")[0] for name in found if "/" in name})
 
     @contextmanager
     def _step(self, operation: str, name: str) -> Iterator[None]:

@@ -4,7 +4,7 @@ from itertools import count
 
 import pytest
 
-from tests.simulation.dataset import Watcher, collector, driver
+from tests.simulation.dataset import Watcher, collector, driver, retrier
 from tests.simulation.races import race
 from tests.simulation.schedule import PEACE, Schedule
 from tests.simulation.store import Store
@@ -15,7 +15,9 @@ _FEWEST_STEPS = 2
 
 
 @pytest.mark.parametrize("part", range(_PARTS))
-@pytest.mark.fault("compute.two_runs", "store.lost_reply", "store.partial_upload")
+@pytest.mark.fault(
+    "compute.two_runs", "store.lost_reply", "store.partial_upload", "store.stale_listing"
+)
 def test_the_dataset_is_whole_after_every_step_of_any_race(part: int, schedules: int) -> None:
     for seed in range(part, schedules, _PARTS):
         race(seed)
@@ -25,6 +27,7 @@ _SCENARIOS = {
     "first run": ((), {"driver": driver((0, 1, 2))}),
     "changed source": (((0, 1),), {"driver": driver((1, 2))}),
     "no change": (((0, 1),), {"driver": driver((0, 1))}),
+    "retry": (((0, 1),), {"retrier": retrier((0, 1))}),
     "collection": (((0, 1), (1, 2)), {"collector": collector()}),
 }
 
