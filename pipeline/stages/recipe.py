@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import pyarrow as pa
 
+from pipeline.errors import RunError
 from pipeline.fingerprint import fingerprint
 from pipeline.folder import Folder
 from pipeline.model.checkpoint import Checkpoint, open_checkpoint
@@ -23,6 +24,7 @@ from pipeline.stages.sink import Sink
 from pipeline.stages.source import read_units
 from pipeline.storage import absolute, local_copy, use_stores
 from pipeline.stores import StoreSpec
+from pipeline.versions import installed
 from pipeline.work import Receipt, WorkUnit
 
 if TYPE_CHECKING:
@@ -66,6 +68,8 @@ class Recipe:
     """Of every embedding."""
     stores: tuple[StoreSpec, ...] = ()
     """How object stores are reached; secrets are named, and resolved where they are used."""
+    software: str = field(default_factory=lambda: _software())
+    """The version of Nightjar that made it."""
     revisions: Mapping[str, int] = field(default_factory=dict)
     """Of the records of units that are done again, by key; 0 for the others."""
     earlier: Mapping[str, Receipt] = field(default_factory=dict)
@@ -127,7 +131,7 @@ class Recipe:
 
     def read(self, units: Sequence[WorkUnit]) -> Iterator[tuple[WorkUnit, pa.Table]]:
         """The source stage, on units of one segment and adapter."""
-        use_stores(self.stores)
+        self._begin()
         source = self.sources[units[0].segment.source]
         for unit, rows in read_units(source, units, self.id_type, self.kept):
             earlier = self._earlier(unit.key(self.fingerprint))
@@ -139,7 +143,7 @@ class Recipe:
         Args:
             expendable: whether this process may be killed for an item that takes too long.
         """
-        use_stores(self.stores)
+        self._begin()
         settings = {n: h for n, h in self.checkpoint_hashes.items() if n.endswith(".json")}
         processor = _processor(
             self.checkpoint,
@@ -156,7 +160,7 @@ class Recipe:
 
     def embed(self, adapter: str, device: str) -> "Embed":
         """The embed stage, with the weights loaded and an adapter merged."""
-        use_stores(self.stores)
+        self._begin()
         # only an actor needs the network and its library, whose import takes seconds: the workers
         # that read, prepare and write do without
         from pipeline.model.budget import SMALLEST
@@ -190,13 +194,31 @@ class Recipe:
 
     def sink(self) -> Sink:
         """The sink stage."""
-        use_stores(self.stores)
+        self._begin()
         folder = Folder(self.output)
         return Sink(folder, self.schema, self.fingerprint, self.revisions, self._earlier)
+
+    def _begin(self) -> None:
+        """Make this process one that can follow the recipe.
+
+        Raises:
+            RunError: another version of Nightjar is installed here.
+        """
+        here = _software()
+        if here != self.software:
+            raise RunError(
+                f"a worker has Nightjar {here}, and the driver {self.software}: install one "
+                "version on every node"
+            )
+        use_stores(self.stores)
 
     def _earlier(self, unit: str) -> Earlier | None:
         receipt = self.earlier.get(unit)
         return None if receipt is None else Earlier(Folder(self.output), receipt, self.again)
+
+
+def _software() -> str:
+    return installed(["nightjar"]).get("nightjar", "from a folder")
 
 
 def open_model(path: str) -> Checkpoint:

@@ -2,6 +2,8 @@
 
 import json
 import os
+import re
+from collections.abc import Collection
 from pathlib import Path
 
 import numpy as np
@@ -11,12 +13,13 @@ import pytest
 
 from pipeline import open_dataset
 from tests.end_to_end.conftest import nightjar
-from tests.jobs import write_spec
+from tests.jobs import write_parquet, write_spec
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.timeout(600)]
 
 _POISON = Path(__file__).parent.parent / "faults" / "poison"
 _ROWS, _UNIT = 8, 4
+_HANGS = ["well", "ENDLESS", "well too", "and well"]
 _KILLS_PREPARE, _ENDLESS, _KILLS_EMBED = 2, 5, 7
 
 
@@ -54,13 +57,39 @@ def test_a_unit_that_kills_its_worker_is_searched_for_the_rows_that_do_it(
         _ENDLESS: "decoder_crash",
         _KILLS_EMBED: "worker_crash",
     }
+    _demand_the_vectors_of_one_process(tmp_path, spec, aside, sliced)
+    # in an environment that does not kill, what was set aside is embedded, and nothing else
+    again = nightjar("retry", tmp_path / "out", *pools)
+    assert again.code == 0, again.err
+    assert "3 items tried again, 3 embedded" in again.out
+    _demand_the_vectors_of_one_process(tmp_path, spec, {}, sliced)
+
+
+@pytest.mark.fault("compute.no_progress")
+def test_a_worker_that_hangs_ends_the_run_which_says_who_holds_what(
+    tmp_path: Path, tiny_checkpoint: Path
+) -> None:
+    spec = write_spec(tmp_path, tiny_checkpoint, write_parquet(tmp_path / "a.parquet", body=_HANGS))
+    patient = ("--set", "limits.decode_seconds=10000", "--set", "limits.stall=15")
+    poisoned = {"PYTHONPATH": f"{_POISON}{os.pathsep}{Path.cwd()}"}
+    done = nightjar("embed", spec, *patient, environment=poisoned)
+    assert done.code == 1
+    assert "limits.stall: nothing has moved for 15 s" in done.err
+    assert re.search(r"prepare \w{32}: held by process \d+ on [\d.]+ for 1\d s", done.err)
+    assert re.search(r"pools want .* of 2 CPUs", done.err)
+    assert not (tmp_path / "out/log").exists()
+
+
+def _demand_the_vectors_of_one_process(
+    tmp_path: Path, spec: Path, aside: Collection[int], sliced: tuple[str, str]
+) -> None:
     healthy = nightjar(
         "embed", spec, *sliced, "--address", "none", "--set", f"output.uri={tmp_path / 'healthy'}"
     )
     assert healthy.code == 0, healthy.err
     clean = open_dataset(str(tmp_path / "healthy")).to_table().sort_by("id")
     kept = clean.filter(pa.compute.invert(pa.compute.is_in(clean["id"], pa.array(list(aside)))))
-    found = dataset.to_table().sort_by("id")
+    found = open_dataset(str(tmp_path / "out")).to_table().sort_by("id")
     assert found["id"].to_pylist() == kept["id"].to_pylist()
     difference = np.stack(found["embedding"].to_numpy()) - np.stack(kept["embedding"].to_numpy())
     assert np.abs(difference).max() < 1e-5

@@ -259,9 +259,7 @@ CATALOGUE = {
     "compute.two_configs": _line(
         "another way of embedding for the same output", "refused, with the way out"
     ),
-    "compute.version_skew": _line(
-        "worker and driver of different versions", "refused", open="not there yet"
-    ),
+    "compute.version_skew": _line("worker and driver of different versions", "failed, naming both"),
     "compute.model_changed": _line(
         "other model files under the same name", "failed: a worker loads no other file"
     ),

@@ -9,7 +9,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.errors import CheckpointError, Reason, RowError, SourceError, UnexpectedError
+from pipeline.errors import (
+    CheckpointError,
+    Reason,
+    RowError,
+    RunError,
+    SourceError,
+    UnexpectedError,
+)
 from pipeline.model.processor import Processor
 from pipeline.spec_file import load_spec
 from pipeline.stages.board import Board, tellable
@@ -169,3 +176,16 @@ def test_a_worker_refuses_a_checkpoint_that_is_not_the_planned_one(
     if name.endswith(".json"):
         with pytest.raises(CheckpointError, match=f"{name} on this host is not the file"):
             recipe.prepare()
+
+
+@pytest.mark.fault("compute.version_skew")
+def test_a_worker_with_another_version_refuses_the_recipe(
+    spec_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spec = load_spec(spec_path)
+    recipe = Recipe.of(spec, open_model(spec.model.path), plan_work(spec, 602112), "float32")
+    recipe.prepare()
+    monkeypatch.setattr("pipeline.stages.recipe.installed", lambda names: {"nightjar": "9.9"})
+    for stage in (recipe.prepare, recipe.sink, lambda: recipe.embed("code", "cpu")):
+        with pytest.raises(RunError, match=r"a worker has Nightjar 9\.9, and the driver"):
+            stage()
