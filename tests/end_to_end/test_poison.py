@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from pipeline import open_dataset
-from tests.end_to_end.conftest import nightjar
+from tests.end_to_end.clusters import nightjar
 from tests.jobs import write_parquet, write_spec
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.timeout(600)]

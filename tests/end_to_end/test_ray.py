@@ -11,7 +11,7 @@ import yaml
 
 from pipeline import open_dataset
 from pipeline.dataset import Dataset
-from tests.end_to_end.conftest import Cluster, Finished, nightjar
+from tests.end_to_end.clusters import Cluster, Finished, nightjar
 from tests.end_to_end.small_corpus import PAIRED, REASONS, ROWS
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.timeout(240)]

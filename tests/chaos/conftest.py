@@ -1,0 +1,77 @@
+"""A cluster of two raylets before a store that can fail, and a corpus with all it must become."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from jobs.cli import main
+from pipeline import open_dataset
+from pipeline.dataset import Dataset
+from tests.chaos.corpus import Expected, write_corpus, write_spec
+from tests.chaos.nodes import Nodes
+from tests.end_to_end.clusters import ENVIRONMENT, running_cluster
+from tests.faults.proxy import Proxy, proxied
+
+_SOON_NOTICED = {
+    "health_check_initial_delay_ms": 0,
+    "health_check_period_ms": 500,
+    "health_check_timeout_ms": 1000,
+    "health_check_failure_threshold": 3,
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Corpus:
+    """A corpus on disk."""
+
+    root: Path
+    """Where its shards are."""
+    expected: Expected
+    """By whoever made it."""
+    oracle: Dataset
+    """Of one process without Ray."""
+
+
+@pytest.fixture(scope="session")
+def corpus(tmp_path_factory: pytest.TempPathFactory, tiny_checkpoint: Path) -> Corpus:
+    """The corpus of all rounds."""
+    root = tmp_path_factory.mktemp("chaos")
+    expected = write_corpus(root / "corpus", seed=1)
+    output = str(root / "oracle")
+    spec = write_spec(root / "spec.yaml", root / "corpus", tiny_checkpoint, output)
+    assert main(["embed", str(spec), "--address", "none"]) == 0
+    return Corpus(root=root / "corpus", expected=expected, oracle=open_dataset(output))
+
+
+@pytest.fixture(scope="session")
+def proxy(s3_endpoint: str) -> Iterator[Proxy]:
+    """What all drivers and workers take for the store."""
+    with proxied(s3_endpoint) as found:
+        yield found
+
+
+@pytest.fixture(scope="session")
+def environment(proxy: Proxy) -> Mapping[str, str]:
+    """Of all drivers and workers."""
+    return {
+        **ENVIRONMENT,
+        "AWS_ACCESS_KEY_ID": "dummy",
+        "AWS_SECRET_ACCESS_KEY": "dummy",
+        "AWS_DEFAULT_REGION": "us-east-1",
+        "AWS_ENDPOINT_URL": proxy.endpoint,
+        "AWS_EC2_METADATA_DISABLED": "true",
+    }
+
+
+@pytest.fixture(scope="session")
+def nodes(
+    tmp_path_factory: pytest.TempPathFactory, environment: Mapping[str, str]
+) -> Iterator[Nodes]:
+    """A cluster of two raylets."""
+    logs = tmp_path_factory.mktemp("ray")
+    with running_cluster(logs, environment=environment, system_config=_SOON_NOTICED) as cluster:
+        found = Nodes(cluster)
+        yield found
+        found.close()

@@ -1,0 +1,128 @@
+"""SIGKILL at random moments, over rounds: nothing is lost, nothing is there twice, nothing wrong.
+
+`pytest tests/chaos/test_chaos.py --rounds 20 -rP` is the long run; it prints what was killed. A
+round is drawn from its number alone, so `-k "[7]"` plays the eighth again; only the exact moments
+are the machine's.
+"""
+
+import json
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from jobs.cli import main
+from pipeline import open_dataset
+from pipeline.folder import Folder
+from pipeline.garbage import collect, find_garbage
+from pipeline.log import DATA, QUARANTINE, generation, list_versions
+from pipeline.records import WORK
+from tests.chaos.conftest import Corpus
+from tests.chaos.corpus import write_spec
+from tests.chaos.nodes import Nodes
+from tests.chaos.oracle import demand_equal, demand_expected
+from tests.chaos.play import Round, Stage, play
+from tests.chaos.schedule import Scene, Schedule
+from tests.faults.proxy import Proxy, Rule
+
+pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.timeout(900)]
+
+_OWN, _SHARED = 0.2, 0.8
+"""CPUs of an actor; two of the latter do not fit, so one serves both adapters."""
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    metafunc.parametrize("seed", range(metafunc.config.getoption("--rounds")))
+
+
+def test_nothing_is_lost_twice_or_wrong_whatever_is_killed(
+    seed: int,
+    corpus: Corpus,
+    nodes: Nodes,
+    proxy: Proxy,
+    environment: Mapping[str, str],
+    tiny_checkpoint: Path,
+    tmp_path: Path,
+    request: pytest.FixtureRequest,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    schedule = Schedule.draw(seed)
+    fails = schedule.scene is Scene.STORE
+    output = f"{request.getfixturevalue('bucket')}/out" if fails else str(tmp_path / "out")
+    actor_cpus = _SHARED if schedule.shares_pool else _OWN
+    spec = write_spec(tmp_path / "spec.yaml", corpus.root, tiny_checkpoint, output, actor_cpus)
+    folder, made_by = Folder(output), generation(corpus.oracle.entry.fingerprint)
+    units = len(Folder(corpus.oracle.uri).names(f"{WORK}/{made_by}"))
+    stage = Stage(
+        nodes=nodes,
+        spec=spec,
+        environment=environment,
+        logs=tmp_path,
+        share_done=lambda: len(folder.names(f"{WORK}/{made_by}")) / units,
+    )
+    proxy.rules = _faults() if fails else []
+    played = play(schedule, stage)
+    proxy.rules = []
+    with _telling(played):
+        assert list_versions(folder) == [1], "drivers converge to one commit"
+        _demand_right(output, corpus)
+        orphans = find_garbage(folder, keep=())
+        played.tell(f"{len(orphans)} orphans")
+        _demand_nothing_to_do(spec, folder, capsys)
+        collect(folder, keep=())
+        assert find_garbage(folder, keep=()) == []
+        _demand_right(output, corpus)
+    print(played)
+
+
+def _faults() -> list[Rule]:
+    """A store that is never well, and never gone for long."""
+    return [
+        Rule(fault="status", probability=0.04),
+        Rule(
+            fault="status",
+            status=409,
+            code="ConditionalRequestConflict",
+            method="PUT",
+            probability=0.03,
+        ),
+        Rule(fault="drop_before", probability=0.03),
+        Rule(fault="drop_after", probability=0.04),
+        Rule(fault="truncate", method="GET", probability=0.03),
+    ]
+
+
+@contextmanager
+def _telling(played: Round) -> Iterator[None]:
+    """A failure says what was killed."""
+    try:
+        yield
+    except AssertionError as error:
+        error.add_note(str(played))
+        raise
+
+
+def _demand_right(output: str, corpus: Corpus) -> None:
+    dataset = open_dataset(output)
+    demand_expected(dataset, corpus.expected)
+    demand_equal(dataset, corpus.oracle)
+    assert main(["verify", output]) == 0, "a file is damaged or gone"
+
+
+def _demand_nothing_to_do(spec: Path, folder: Folder, capsys: pytest.CaptureFixture[str]) -> None:
+    """The same command once more finds the commit, and writes nothing."""
+    before = _files(folder)
+    capsys.readouterr()
+    assert main(["embed", str(spec), "--address", "none", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["up_to_date"]
+    assert _files(folder) == before
+
+
+def _files(folder: Folder) -> set[str]:
+    return {
+        f"{kind}/{made_by}/{name}"
+        for kind in (DATA, QUARANTINE, WORK)
+        for made_by in folder.folders(kind)
+        for name in folder.names(f"{kind}/{made_by}")
+    }

@@ -1,0 +1,169 @@
+"""The same job, run fifty times in one process: what is not new costs nothing, and nothing leaks.
+
+Flat is decided without a clock and without a fit: after ten runs to warm up, the least of the last
+ten readings may not exceed the greatest of the first ten by more than an allowance. Noise and a
+single step pass; what grows with each run does not, since thirty runs lie between the two.
+"""
+
+import gc
+import json
+import tracemalloc
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from jobs.cli import main
+from pipeline.folder import Folder
+from pipeline.garbage import find_garbage
+from pipeline.log import DATA, QUARANTINE, list_versions
+from pipeline.model.engine import Engine
+from pipeline.records import WORK
+from tests.jobs import png, write_spec
+
+pytestmark = pytest.mark.slow
+
+_RUNS, _WARM_UP, _WINDOW = 50, 10, 10
+_EVERY = 5
+"""Of these runs, one finds a new shard."""
+_ALLOWANCE = {
+    # of the process as a whole: an allocator takes what it wants
+    "resident": 4 << 20,
+    "python": 64 << 10,
+    "arrow": 0,
+    # less than one a run
+    "objects": 20,
+    "files": 0,
+    "threads": 0,
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reading:
+    """What a process holds between two runs."""
+
+    resident: int
+    """Bytes of it in memory."""
+    python: int
+    """Bytes that Python has allocated since the test began."""
+    arrow: int
+    """Bytes that Arrow has allocated."""
+    objects: int
+    """Objects that the collector knows."""
+    files: int
+    """Open file descriptors."""
+    threads: int
+    """Threads."""
+
+    @classmethod
+    def take(cls) -> "Reading":
+        """Read them all."""
+        gc.collect()
+        process = psutil.Process()
+        return cls(
+            resident=process.memory_info().rss,
+            python=tracemalloc.get_traced_memory()[0],
+            arrow=pa.total_allocated_bytes(),
+            objects=len(gc.get_objects()),
+            files=process.num_fds(),
+            threads=process.num_threads(),
+        )
+
+
+@pytest.fixture
+def traced() -> Iterator[None]:
+    """Python's allocations are counted."""
+    tracemalloc.start()
+    yield
+    tracemalloc.stop()
+
+
+@pytest.fixture
+def passes(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """How many items each call of the network was given."""
+    counts: list[int] = []
+    embed = Engine.embed
+
+    def counted(self: Engine, items: Any, *arguments: Any, **named: Any) -> Any:
+        counts.append(len(items))
+        return embed(self, items, *arguments, **named)
+
+    monkeypatch.setattr(Engine, "embed", counted)
+    return counts
+
+
+def test_fifty_runs_hold_no_more_than_ten_and_do_nothing_again(
+    tmp_path: Path,
+    tiny_checkpoint: Path,
+    traced: None,
+    passes: list[int],
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    spec = _write_job(tmp_path, tiny_checkpoint)
+    folder, readings, shards = Folder(str(tmp_path / "out")), [], 0
+    for run in range(_RUNS):
+        is_new = run % _EVERY == 0
+        if is_new:
+            _write_shard(tmp_path / "docs" / f"{run:02}.parquet", run)
+            shards += 1
+        before = _files(folder)
+        passes.clear()
+        assert main(["embed", str(spec), "--address", "none", "--json"]) == 0
+        report = json.loads(capsys.readouterr().out)
+        assert report["up_to_date"] is not is_new
+        assert list_versions(folder) == list(range(1, shards + 1)), "the log grows by what is new"
+        assert find_garbage(folder, keep=list_versions(folder)) == []
+        if is_new:
+            assert sum(passes) == 3, "the items of the new shard, and no others"
+            assert len(_files(folder) - before) == 3, "its data, its quarantine, its record"
+            assert report["rows"] - report["resumed_rows"] == 3
+        else:
+            assert (passes, _files(folder)) == ([], before)
+        readings.append(Reading.take())
+    _demand_flat(readings)
+
+
+def _demand_flat(readings: list[Reading]) -> None:
+    columns = [asdict(reading) for reading in readings]
+    for name, allowance in _ALLOWANCE.items():
+        found = [column[name] for column in columns]
+        print(f"{name}: {found}")
+        first, last = found[_WARM_UP : _WARM_UP + _WINDOW], found[-_WINDOW:]
+        assert min(last) <= max(first) + allowance, f"{name} grows: {found}"
+
+
+def _write_job(root: Path, checkpoint: Path) -> Path:
+    (root / "docs").mkdir()
+    source = {
+        "uri": f"{root}/docs/*.parquet",
+        "format": "parquet",
+        "id": "doc",
+        "text": "body",
+        "image": "page",
+        "task": "retrieval.passage",
+    }
+    return write_spec(root, checkpoint, source)
+
+
+def _write_shard(path: Path, seed: int) -> None:
+    """Three rows: a text, a text with an image, and neither."""
+    columns = {
+        "doc": [f"{seed}-{row}" for row in range(3)],
+        "body": [f"a text of shard {seed}", "another", None],
+        "page": pa.array([None, png(seed), None], pa.binary()),
+    }
+    pq.write_table(pa.table(columns), path)
+
+
+def _files(folder: Folder) -> set[str]:
+    return {
+        f"{kind}/{made_by}/{name}"
+        for kind in (DATA, QUARANTINE, WORK)
+        for made_by in folder.folders(kind)
+        for name in folder.names(f"{kind}/{made_by}")
+    }

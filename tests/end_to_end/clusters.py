@@ -1,0 +1,137 @@
+"""Real Ray clusters of several raylets on this machine, and the command as a user calls it."""
+
+import json
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from types import MappingProxyType
+
+ENVIRONMENT: Mapping[str, str] = MappingProxyType(
+    {
+        **os.environ,
+        # test clusters live on the loopback and end with the test
+        "RAY_AUTH_MODE": "disabled",
+        "OMP_NUM_THREADS": "1",
+    }
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Finished:
+    """A `nightjar` command that has ended."""
+
+    code: int
+    out: str
+    err: str
+
+
+def nightjar(
+    *arguments: str | Path, environment: Mapping[str, str] = MappingProxyType({})
+) -> Finished:
+    """Run the command as a user does, in a process of its own."""
+    done = subprocess.run(
+        [sys.executable, "-m", "jobs.cli", *map(str, arguments)],
+        env={**ENVIRONMENT, **environment},
+        capture_output=True,
+        text=True,
+        timeout=400,
+        check=False,
+    )
+    return Finished(code=done.returncode, out=done.stdout, err=done.stderr)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cluster:
+    """A running Ray cluster."""
+
+    address: str
+    """host:port of its head."""
+    client_address: str
+    """For Ray Client."""
+    head: subprocess.Popen[bytes]
+    """The head's `ray start`: its raylet and its workers descend from it."""
+    add_node: Callable[[], subprocess.Popen[bytes]]
+    """Start one more raylet of one CPU, wait until it has joined, and return its `ray start`."""
+
+
+@contextmanager
+def running_cluster(
+    logs: Path,
+    *,
+    environment: Mapping[str, str] = ENVIRONMENT,
+    system_config: Mapping[str, int] = MappingProxyType({}),
+) -> Iterator[Cluster]:
+    """A head with one CPU; more raylets on request. All end with it.
+
+    Args:
+        logs: a directory for what `ray start` says.
+        environment: of all its processes, workers included.
+        system_config: of Ray's own settings, those to change.
+    """
+    # Ray's sockets need a short path
+    session = tempfile.mkdtemp(prefix="nightjar-ray-", dir="/tmp")
+    port, client_port = _free_ports(2)
+    started: list[subprocess.Popen[bytes]] = []
+
+    def start(*arguments: str) -> subprocess.Popen[bytes]:
+        log = logs / f"ray-{len(started)}.log"
+        command = [sys.executable, "-m", "ray.scripts.scripts", "start", "--block"]
+        common = ["--num-cpus=1", "--disable-usage-stats", "--object-store-memory=200000000"]
+        with log.open("wb") as sink:
+            process = subprocess.Popen(
+                [*command, *common, *arguments], env=environment, stdout=sink, stderr=sink
+            )
+        started.append(process)
+        _wait_until(lambda: b"Ray runtime started" in log.read_bytes(), f"Ray start, see {log}")
+        return process
+
+    try:
+        head = start(
+            "--head",
+            f"--port={port}",
+            f"--ray-client-server-port={client_port}",
+            "--include-dashboard=false",
+            f"--temp-dir={session}",
+            f"--system-config={json.dumps(dict(system_config))}",
+        )
+        _wait_until(lambda: _listens(client_port), f"a listener on {client_port}")
+        yield Cluster(
+            address=f"127.0.0.1:{port}",
+            client_address=f"ray://127.0.0.1:{client_port}",
+            head=head,
+            add_node=lambda: start(f"--address=127.0.0.1:{port}"),
+        )
+    finally:
+        for process in reversed(started):
+            process.terminate()
+        for process in started:
+            process.wait(timeout=60)
+        shutil.rmtree(session, ignore_errors=True)
+
+
+def _free_ports(count: int) -> list[int]:
+    """Ports below those Ray gives to its workers (10002 and up)."""
+    candidates = range(6500 + os.getpid() % 1000, 9900)
+    return list(islice((port for port in candidates if not _listens(port)), count))
+
+
+def _listens(port: int) -> bool:
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0
+
+
+def _wait_until(happened: Callable[[], bool], what: str) -> None:
+    deadline = time.monotonic() + 90
+    while not happened():
+        if time.monotonic() > deadline:
+            raise RuntimeError(f"waited 90 s for {what}")
+        time.sleep(0.2)
