@@ -16,7 +16,7 @@ from jobs.cli import main
 from pipeline import open_dataset
 from pipeline.folder import Folder
 from pipeline.garbage import collect, find_garbage
-from pipeline.log import DATA, QUARANTINE, generation, list_versions
+from pipeline.log import DATA, QUARANTINE, generation, list_versions, newest_entry
 from pipeline.records import WORK
 from tests.chaos.conftest import Corpus
 from tests.chaos.corpus import write_spec
@@ -67,11 +67,11 @@ def test_nothing_is_lost_twice_or_wrong_whatever_is_killed(
     with _telling(played):
         assert list_versions(folder) == [1], "drivers converge to one commit"
         _demand_right(output, corpus)
-        orphans = find_garbage(folder, keep=())
+        orphans = _garbage(folder)
         played.tell(f"{len(orphans)} orphans")
         _demand_nothing_to_do(spec, folder, capsys)
         collect(folder, keep=())
-        assert find_garbage(folder, keep=()) == []
+        assert _garbage(folder) == []
         _demand_right(output, corpus)
     print(played)
 
@@ -117,6 +117,12 @@ def _demand_nothing_to_do(spec: Path, folder: Folder, capsys: pytest.CaptureFixt
     assert main(["embed", str(spec), "--address", "none", "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["up_to_date"]
     assert _files(folder) == before
+
+
+def _garbage(folder: Folder) -> list[str]:
+    newest = newest_entry(folder)
+    assert newest is not None
+    return find_garbage(folder, newest, keep=())
 
 
 def _files(folder: Folder) -> set[str]:

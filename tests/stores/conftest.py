@@ -1,0 +1,120 @@
+"""One empty place in each kind of store, and what a job spec says to reach it.
+
+Stores that need nothing but Python are tested by `make test`. Those marked `system` need packages
+that `.ci/run` installs; it sets NIGHTJAR_SYSTEM, and then one that is missing is a failure. Any
+other store is named by NIGHTJAR_TEST_URI, for example `s3://bucket/prefix`, and reached through the
+environment; what the tests write there stays below folders of their own.
+"""
+
+import os
+import uuid
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import boto3
+import pytest
+
+from pipeline.storage import use_stores
+from pipeline.stores import StoreSpec
+from tests.stores import ceph
+from tests.stores.ceph import Gateway, gateway
+
+_NAMED = "NIGHTJAR_TEST_URI"
+_REQUIRED = "NIGHTJAR_SYSTEM"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Store:
+    """A place that is empty."""
+
+    root: str
+    """Its URL."""
+    reached: tuple[dict[str, Any], ...] = ()
+    """The `storage` section of a job spec that reaches it; empty where the environment does."""
+
+
+@pytest.fixture(
+    params=[
+        "file",
+        pytest.param("moto", marks=pytest.mark.s3),
+        pytest.param("rgw", marks=(pytest.mark.s3, pytest.mark.system)),
+        "named",
+    ]
+)
+def store(request: pytest.FixtureRequest) -> Iterator[Store]:
+    """An empty place in each store, reached by this process as by a job that names it."""
+    found: Store = request.getfixturevalue(f"{request.param}_store")
+    use_stores([StoreSpec(**keys) for keys in found.reached])
+    yield found
+    use_stores(())
+
+
+@pytest.fixture
+def root(store: Store) -> str:
+    """The URL of such a place."""
+    return store.root
+
+
+@pytest.fixture
+def file_store(tmp_path: Path) -> Store:
+    """A directory that is not there yet."""
+    return Store(root=str(tmp_path / "store"))
+
+
+@pytest.fixture
+def moto_store(bucket: str) -> Store:
+    """A folder of the fake S3, which the environment leads to."""
+    return Store(root=f"{bucket}/store")
+
+
+@pytest.fixture
+def named_store() -> Store:
+    """A folder of the store that the environment names."""
+    uri = os.environ.get(_NAMED)
+    if uri is None:
+        pytest.skip(f"{_NAMED} names no store, such as s3://bucket/prefix")
+    return Store(root=f"{uri.rstrip('/')}/{uuid.uuid4().hex}/store")
+
+
+@pytest.fixture(scope="session")
+def rgw(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
+    """Ceph's gateway, started once."""
+    demand_installed(ceph.missing(), "radosgw ceph-mon ceph-osd ceph-common")
+    with gateway(tmp_path_factory.mktemp("ceph")) as found:
+        yield found
+
+
+@pytest.fixture
+def rgw_store(rgw: Gateway, monkeypatch: pytest.MonkeyPatch) -> Store:
+    """A folder of a new bucket of Ceph's."""
+    monkeypatch.setenv("RGW_KEY", rgw.key)
+    monkeypatch.setenv("RGW_SECRET", rgw.secret)
+    name = f"nightjar-{uuid.uuid4().hex[:12]}"
+    boto3.client(
+        "s3",
+        endpoint_url=rgw.endpoint,
+        region_name="us-east-1",
+        aws_access_key_id=rgw.key,
+        aws_secret_access_key=rgw.secret,
+    ).create_bucket(Bucket=name)
+    reached = {
+        "uri": f"s3://{name}",
+        "endpoint": rgw.endpoint,
+        "region": "us-east-1",
+        "path_style": True,
+        "key": "env:RGW_KEY",
+        "secret": "env:RGW_SECRET",
+    }
+    return Store(root=f"s3://{name}/store", reached=(reached,))
+
+
+def demand_installed(missing: list[str], packages: str) -> None:
+    """Skip a test that needs programs which are missing; fail it where they must be there."""
+    if not missing:
+        return
+    sentence = f"{', '.join(missing)} is not installed: {packages}"
+    if os.environ.get(_REQUIRED):
+        pytest.fail(sentence)
+    pytest.skip(sentence)
