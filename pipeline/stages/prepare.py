@@ -67,8 +67,9 @@ class Prepare:
         columns["token_ids"] = _token_lists(ready)
         columns["truncated"] = pa.array([p is not None and p.truncated for p in ready])
         pixels = [None if p is None else p.pixels for p in ready]
+        # a copy each: Arrow never lets go of a memoryview, and a worker would keep every image
         columns["pixels"] = pa.array(
-            [None if p is None else p.data for p in pixels], pa.large_binary()
+            [None if p is None else p.tobytes() for p in pixels], pa.large_binary()
         )
         for axis, name in enumerate(("height", "width")):
             sides = [None if p is None else p.shape[axis] for p in pixels]

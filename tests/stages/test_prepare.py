@@ -1,7 +1,9 @@
 """Preparation: every fault of a row becomes a reason, and its neighbours do not notice."""
 
+import gc
 import hashlib
 import io
+import weakref
 import zlib
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,7 +17,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from pipeline.model.checkpoint import open_checkpoint
-from pipeline.model.processor import Processor
+from pipeline.model.processor import PreparedItem, Processor
 from pipeline.schema import prepared_schema, source_schema
 from pipeline.stages.prepare import Prepare
 from pipeline.tasks import TASKS
@@ -233,6 +235,21 @@ def test_sliced_and_chunked_input_is_the_same_as_whole(prepare: Prepare) -> None
     chunked = pa.concat_tables([rows.slice(0, 2), rows.slice(2, 4)])
     assert prepare(chunked).equals(whole)
     assert prepare(rows.slice(3)).equals(whole.slice(3))
+
+
+def test_pixels_are_let_go_of(prepare: Prepare, monkeypatch: pytest.MonkeyPatch) -> None:
+    decoded: list[weakref.ref[Any]] = []
+    image = Processor.image
+
+    def watched(self: Processor, content: bytes) -> PreparedItem:
+        prepared = image(self, content)
+        decoded.append(weakref.ref(prepared.pixels))
+        return prepared
+
+    monkeypatch.setattr(Processor, "image", watched)
+    prepare(_rows({"image": _encoded()}, {"image": _encoded()}))
+    gc.collect()
+    assert [pixels() is None for pixels in decoded] == [True, True]
 
 
 def test_a_fault_of_the_whole_row_sets_all_of_it_aside_once(prepare: Prepare) -> None:
