@@ -86,11 +86,21 @@ def may_pass(error: BaseException) -> bool:
 
 @contextmanager
 def store_errors(what: str) -> Iterator[None]:
-    """Make an OSError of whatever a store's client raises: not all of them do."""
+    """Make an OSError of whatever a store's client raises, that says to what it happened.
+
+    Not all clients raise one, and what a store itself says may be two words, or nothing.
+    """
     try:
         yield
-    except (OSError, NightjarError):
+    except NightjarError:
         raise
+    except OSError as error:
+        cause = error.__cause__
+        if cause is None:
+            raise
+        words = f"{what}: {cause}"
+        told = type(error)(words) if error.errno is None else type(error)(error.errno, words)
+        raise told from cause
     except Exception as error:
         raise OSError(f"{what}: {type(error).__name__}: {error}") from error
 
