@@ -56,7 +56,7 @@ rgw frontends = beast endpoint=127.0.0.1:{rgw}
 
 @dataclass(frozen=True, kw_only=True)
 class Gateway:
-    """A running gateway and its one user."""
+    """A running gateway and a user that may do everything."""
 
     endpoint: str
     """Its URL."""
@@ -64,6 +64,12 @@ class Gateway:
     """The user's access key."""
     secret: str
     """And its secret."""
+    home: Path
+    """Where its cluster lives."""
+
+    def add_user(self, name: str) -> tuple[str, str]:
+        """A user that may do nothing yet; its access key and secret."""
+        return _add_user(self.home, name)
 
 
 @contextmanager
@@ -72,19 +78,18 @@ def gateway(home: Path) -> Iterator[Gateway]:
     monitor, port = f"[v2:127.0.0.1:{_free_port()},v1:127.0.0.1:{_free_port()}]", _free_port()
     conf = home / "ceph.conf"
     conf.write_text(_CONF.format(fsid=uuid.uuid4(), home=home, mon=monitor, rgw=port))
-    key, secret = uuid.uuid4().hex, uuid.uuid4().hex
     with ExitStack() as daemons:
         _make_keys(home)
         _make_monitor(home, monitor)
         daemons.enter_context(_running(home, "ceph-mon", "-i", "a"))
         _make_store(home)
         daemons.enter_context(_running(home, "ceph-osd", "-i", "0"))
-        user = ["--uid=nightjar", "--display-name=n", f"--access-key={key}", f"--secret={secret}"]
-        _run(home, "radosgw-admin", "user", "create", *user)
+        # it may say what others may
+        key, secret = _add_user(home, "nightjar", "--caps=user-policy=*")
         daemons.enter_context(_running(home, "radosgw", "-n", "client.rgw.a"))
         endpoint = f"http://127.0.0.1:{port}"
         _wait_for(endpoint)
-        yield Gateway(endpoint=endpoint, key=key, secret=secret)
+        yield Gateway(endpoint=endpoint, key=key, secret=secret, home=home)
 
 
 def missing() -> list[str]:
@@ -118,6 +123,14 @@ def _make_store(home: Path) -> None:
     (home / "osd").mkdir()
     (home / "osd/keyring").write_text(f"[osd.0]\nkey = {secret}\n")
     _run(home, "ceph-osd", "-i", "0", "--mkfs", "--osd-uuid", identity)
+
+
+def _add_user(home: Path, name: str, *more: str) -> tuple[str, str]:
+    key, secret = uuid.uuid4().hex, uuid.uuid4().hex
+    keys = [f"--access-key={key}", f"--secret={secret}"]
+    named = [f"--uid={name}", f"--display-name={name}"]
+    _run(home, "radosgw-admin", "user", "create", *named, *keys, *more)
+    return key, secret
 
 
 def _run(home: Path, program: str, *arguments: str) -> str:
