@@ -2,6 +2,8 @@
 
 import io
 import json
+import re
+import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -18,7 +20,7 @@ from tests.conftest import forget_stores
 from tests.faults.proxy import Rule, proxied
 from tests.jobs import embed, write_spec
 from tests.stores.ceph import Gateway
-from tests.stores.roles import ROLES, Lake, moto_lake, read_policy, rgw_lake
+from tests.stores.roles import POLICIES, ROLES, Lake, moto_lake, read_policy, rgw_lake
 
 pytestmark = pytest.mark.s3
 
@@ -218,3 +220,16 @@ def test_the_servers_take_the_bucket_s_policy_and_its_lifecycle(lake: Lake) -> N
     rules = read_policy("lifecycle", lake.bucket)
     client.put_bucket_lifecycle_configuration(Bucket=lake.bucket, LifecycleConfiguration=rules)
     assert client.get_bucket_lifecycle_configuration(Bucket=lake.bucket)["Rules"] == rules["Rules"]
+
+
+def test_the_page_s_commands_put_a_lake_s_places_into_the_policies(tmp_path: Path) -> None:
+    page = (POLICIES / "README.md").read_text()
+    (commands,) = re.findall(
+        r"^\$ (mkdir policies\n)\$ (for name in .*?\n  done\n)", page, re.M | re.S
+    )
+    (tmp_path / "infra").symlink_to(POLICIES.parent)
+    subprocess.run(["bash", "-euc", "".join(commands)], cwd=tmp_path, check=True)
+    made = {path.stem: json.loads(path.read_text()) for path in (tmp_path / "policies").iterdir()}
+    assert made == {path.stem: read_policy(path.stem, "lake") for path in POLICIES.glob("*.json")}
+    assert "BUCKET" not in json.dumps(made)
+    assert "PREFIX" not in json.dumps(made)
