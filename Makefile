@@ -4,10 +4,10 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 PIP    := $(BIN)/pip --disable-pip-version-check -qq
 
-.PHONY: help quickstart test lint format constraints clean
+.PHONY: help quickstart test test-system lint format constraints clean
 
 help:  ## list the targets
-	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*##/\t/' | expand -t 14
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*##/\t/' | expand -t 14
 
 quickstart: $(VENV)/run quickstart/checkpoint/config.json  ## set up, build a corpus, embed it
 	@$(BIN)/nightjar corpus quickstart/corpus
@@ -16,6 +16,9 @@ quickstart: $(VENV)/run quickstart/checkpoint/config.json  ## set up, build a co
 test: $(VENV)/dev  ## set up and run the tests
 	@$(BIN)/pytest -q -m "not system"
 	@echo "left out: tests marked 'system', which need Debian packages; .ci/run installs those"
+
+test-system: $(VENV)/dev  ## the tests that `make test` leaves out
+	@$(BIN)/pytest -q -m system
 
 lint: $(VENV)/dev  ## the linters: ruff, mypy, import-linter
 	$(BIN)/ruff format --check .
@@ -32,8 +35,8 @@ constraints: $(VENV)/dev  ## write the versions installed now to constraints.txt
 	@$(BIN)/pip freeze --exclude-editable | sed 's/+cpu$$//' >> constraints.new
 	@mv constraints.new constraints.txt
 
-clean:  ## remove the environment and the quickstart's files
-	rm -rf $(VENV) quickstart
+clean:  ## remove the environment, the emulators and the quickstart's files
+	rm -rf $(VENV) .emulators quickstart
 
 quickstart/checkpoint/config.json: | $(VENV)/run
 	@$(BIN)/nightjar checkpoint tiny quickstart/checkpoint

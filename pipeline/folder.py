@@ -23,8 +23,12 @@ from pipeline.errors import OutputError
 from pipeline.patience import PATIENCE, patiently
 from pipeline.storage import locate
 
-CREATES_ATOMICALLY = frozenset({"file", "s3"})
-"""Protocols whose put-if-absent has one winner: a hard link, and If-None-Match on S3."""
+CREATES_ATOMICALLY = frozenset({"file", "s3", "gs", "abfs"})
+"""Protocols whose put-if-absent has one winner: a hard link, If-None-Match on S3 and Azure, and
+ifGenerationMatch on Google's."""
+
+_PART_MARK = b"\n--==0=="
+"""What gcsfs puts between the parts of an upload, whatever is in them."""
 
 PROBE = "probe"
 """The object with which a store shows that it keeps what was there first; never deleted, since
@@ -77,8 +81,7 @@ class Folder:
             self._call(name, lambda: durable.put(Path(self.path(name)), data))
         else:
             # the clients of the stores take nothing but bytes
-            plain = bytes(data)
-            self._call(name, lambda: self.filesystem.pipe_file(self.path(name), plain))
+            self._upload(name, bytes(data), "overwrite")
 
     def create(self, name: str, data: bytes) -> None:
         """Put a whole object if none is there; of several at once, one wins.
@@ -92,8 +95,7 @@ class Folder:
         if self._is_local:
             self._call(name, lambda: durable.create(Path(self.path(name)), data))
         else:
-            at = self.path(name)
-            self._call(name, lambda: self.filesystem.pipe_file(at, data, mode="create"))
+            self._upload(name, data, "create")
 
     def delete(self, name: str) -> None:
         """Delete an object; one that is not there is no fault."""
@@ -122,7 +124,7 @@ class Folder:
             raise OutputError(
                 f"output.uri: {self.uri!r}: this store ignores If-None-Match and overwrites what "
                 "is there, so runs could lose each other's commits; use a store that honours it "
-                "(AWS S3, MinIO, Ceph RGW from 16), or a local directory"
+                "(AWS S3, MinIO, Ceph RGW from 16), gs://, abfs://, or a local directory"
             )
 
     def names(self, prefix: str) -> list[str]:
@@ -152,6 +154,13 @@ class Folder:
 
     def _call(self, name: str, call: Callable[[], Answer]) -> Answer:
         return patiently(call, f"{self.uri}/{name}", self._patience)
+
+    def _upload(self, name: str, data: bytes, mode: str) -> None:
+        # sent as a whole what would be cut short as one of the parts of an upload
+        whole = self._at.protocol == "gs" and _PART_MARK in data
+        more = {"chunksize": len(data)} if whole else {}
+        at = self.path(name)
+        self._call(name, lambda: self.filesystem.pipe_file(at, data, mode=mode, **more))
 
     def _demand_atomic_protocol(self) -> None:
         if self._at.protocol not in CREATES_ATOMICALLY:

@@ -10,7 +10,8 @@ Whether a fault may pass is told by its class and its HTTP status, never by the 
 import errno
 import logging
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from functools import cache
 from typing import TypeVar
 
 from tenacity import (
@@ -68,40 +69,75 @@ def patiently(call: Callable[[], Answer], what: str, seconds: float) -> Answer:
 
 def may_pass(error: BaseException) -> bool:
     """Whether the same call may succeed later."""
-    from aiohttp import ClientError
-    from botocore.exceptions import HTTPClientError
-
     if not isinstance(error, OSError) or isinstance(
         error, FileNotFoundError | FileExistsError | PermissionError | NotADirectoryError
     ):
         return False
-    cause = error.__cause__ or error
-    status = _http_status(cause)
+    # the clients wrap one another's errors
+    causes = list(_causes(error))
+    status = next((s for s in map(_http_status, causes) if s is not None), None)
     if status is not None:
         return status in _PASSING_STATUS
-    if isinstance(cause, ConnectionError | TimeoutError | ClientError | HTTPClientError):
-        return True
-    return error.errno in _PASSING_ERRNO
+    broken = any(isinstance(cause, _broken_ways()) for cause in causes)
+    return broken or error.errno in _PASSING_ERRNO
+
+
+def _causes(error: BaseException) -> Iterator[BaseException]:
+    found: BaseException | None = error
+    while found is not None:
+        yield found
+        found = found.__cause__
+
+
+@cache
+def _broken_ways() -> tuple[type[BaseException], ...]:
+    """What the clients that are installed raise when not the store failed, but the way to it."""
+    from aiohttp import ClientError
+    from botocore.exceptions import HTTPClientError
+
+    found = [ConnectionError, TimeoutError, ClientError, HTTPClientError]
+    with suppress(ImportError):
+        from azure.core.exceptions import ServiceRequestError, ServiceResponseError
+
+        found += [ServiceRequestError, ServiceResponseError]
+    with suppress(ImportError):
+        from google.auth.exceptions import TransportError
+        from requests import exceptions
+
+        found += [TransportError, exceptions.ConnectionError, exceptions.Timeout]
+        found += [exceptions.ChunkedEncodingError]
+    return tuple(found)
 
 
 @contextmanager
 def store_errors(what: str) -> Iterator[None]:
-    """Make an OSError of whatever a store's client raises: not all of them do."""
+    """Make an OSError of whatever a store's client raises, that says to what it happened.
+
+    Not all clients raise one, and what a store itself says may be two words, or nothing.
+    """
     try:
         yield
-    except (OSError, NightjarError):
+    except NightjarError:
         raise
+    except OSError as error:
+        cause = error.__cause__
+        if cause is None:
+            raise
+        words = f"{what}: {cause}"
+        told = type(error)(words) if error.errno is None else type(error)(error.errno, words)
+        raise told from cause
     except Exception as error:
         raise OSError(f"{what}: {type(error).__name__}: {error}") from error
 
 
 def _http_status(error: BaseException) -> int | None:
-    """Of botocore's errors, and of those whose class names it `status` or `code`."""
+    """Of botocore's errors, and of those whose class names it `status`, `status_code` or `code`."""
     response = getattr(error, "response", None)
     if isinstance(response, dict):
         found = response.get("ResponseMetadata", {}).get("HTTPStatusCode")
     else:
-        found = getattr(error, "status", None) or getattr(error, "code", None)
+        names = ("status", "status_code", "code")
+        found = next((v for n in names if isinstance(v := getattr(error, n, None), int)), None)
     return found if isinstance(found, int) else None
 
 

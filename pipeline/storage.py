@@ -21,6 +21,8 @@ from pipeline.patience import FIRST_PATIENCE, PATIENCE, patiently
 from pipeline.stores import StoreSpec
 
 _GLOB = frozenset("*?[")
+_EXTRAS = {"gs": "gcs", "gcs": "gcs", "abfs": "azure", "abfss": "azure", "az": "azure"}
+"""By protocol, the extra of this package that brings its client."""
 _READ_AHEAD = 128 << 10
 """More than the header of a tar member and the footer of most Parquet files."""
 _END = 64 << 10
@@ -74,7 +76,9 @@ def locate(uri: str) -> Location:
     try:
         filesystem = _filesystem(protocol, max(fits, key=lambda s: len(s.uri), default=None))
     except (ImportError, ValueError) as error:
-        raise SourceError(f"{uri!r}: cannot open {protocol}:// locations: {error}") from error
+        extra = _EXTRAS.get(protocol)
+        more = f"; install nightjar[{extra}]" if extra and isinstance(error, ImportError) else ""
+        raise SourceError(f"{uri!r}: cannot open {protocol}:// locations: {error}{more}") from error
     path = filesystem._strip_protocol(os.path.expanduser(uri) if protocol == "file" else uri)
     return Location(filesystem=filesystem, path=cast(str, path))
 
@@ -102,9 +106,14 @@ def _filesystem(protocol: str, store: StoreSpec | None) -> AbstractFileSystem:
         # s3fs and `patience` try again: a third loop within theirs would only multiply the waits
         more = settings.get("config_kwargs", {})
         settings["config_kwargs"] = more | {"retries": {"total_max_attempts": 1}}
+    if protocol in ("gs", "gcs"):
+        # fsspec's own choice asks over gRPC what kind of bucket each is, which may take a minute to
+        # fail, for kinds that we do not use
+        from gcsfs.core import GCSFileSystem as make
+    else:
+        make = partial(fsspec.filesystem, protocol)
     # listings are never cached: a listing decides which snapshot is the newest
-    filesystem = fsspec.filesystem(protocol, use_listings_cache=False, **settings)
-    return cast(AbstractFileSystem, filesystem)
+    return cast(AbstractFileSystem, make(use_listings_cache=False, **settings))
 
 
 def list_objects(pattern: str, suffixes: tuple[str, ...] = ()) -> list[StoredObject]:
@@ -127,6 +136,9 @@ def list_objects(pattern: str, suffixes: tuple[str, ...] = ()) -> list[StoredObj
         found, base = {}, ""
     except OSError as error:
         raise SourceError(f"cannot list {pattern!r}: {error}") from error
+    if isinstance(found, list):
+        # adlfs forgets the details of a path that is one object
+        found = {path: _information(at, path) for path in found}
     if suffixes and search == at.filesystem.find and set(found) != {at.path}:
         found = {path: info for path, info in found.items() if path.lower().endswith(suffixes)}
     return [
@@ -195,6 +207,12 @@ class _Ranges(io.RawIOBase):
         return len(found)
 
 
+def _information(at: Location, path: str) -> dict[str, Any]:
+    """What a store says of one object."""
+    uri = cast(str, at.filesystem.unstrip_protocol(path))
+    return cast(dict[str, Any], patiently(partial(at.filesystem.info, path), uri, at.patience))
+
+
 def read_object(uri: str, start: int | None = None, stop: int | None = None) -> bytes:
     """The bytes of an object, or of a range of it; faults of a store that pass are waited for."""
     at = locate(uri)
@@ -210,8 +228,7 @@ def demand_unchanged(listed: StoredObject) -> None:
     """
     at = locate(listed.uri)
     try:
-        found = patiently(partial(at.filesystem.info, at.path), listed.uri, at.patience)
-        now = _stored(at, at.path, found)
+        now = _stored(at, at.path, _information(at, at.path))
     except FileNotFoundError:
         now = None
     if now != listed:

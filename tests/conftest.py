@@ -59,7 +59,8 @@ def s3_endpoint() -> Iterator[str]:
     server.stop()
 
 
-def _forget_stores() -> None:
+def forget_stores() -> None:
+    """The next call makes a new client, with what the environment says then."""
     storage._filesystem.cache_clear()
     s3fs.S3FileSystem.clear_instance_cache()
 
@@ -79,8 +80,8 @@ def bucket(s3_endpoint: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) ->
         monkeypatch.setenv(name, value)
     monkeypatch.delenv("AWS_PROFILE", raising=False)
     monkeypatch.delenv("AWS_SESSION_TOKEN", raising=False)
-    _forget_stores()
+    forget_stores()
     name = f"nightjar-{uuid.uuid4().hex[:12]}"
     fsspec.filesystem("s3", use_listings_cache=False).mkdir(name)
     yield f"s3://{name}"
-    _forget_stores()
+    forget_stores()

@@ -11,6 +11,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from email.message import Message
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from random import Random
 from typing import ClassVar
@@ -28,6 +29,8 @@ class Rule:
     """A regular expression."""
     path: str = ""
     """A regular expression, searched in path and query."""
+    without: str | None = None
+    """A header; only requests that lack it are struck."""
     fault: str
     """status, drop_before, drop_after, strip_condition, truncate or slow."""
     status: int = 503
@@ -43,9 +46,11 @@ class Rule:
     struck: int = 0
     """How many have been."""
 
-    def strikes(self, method: str, path: str, random: Random) -> bool:
+    def strikes(self, method: str, path: str, headers: Message, random: Random) -> bool:
         """Whether this request is one."""
         if not re.fullmatch(self.method, method) or not re.search(self.path, path):
+            return False
+        if self.without is not None and self.without in headers:
             return False
         if self.skip:
             self.skip -= 1
@@ -86,7 +91,11 @@ def proxied(upstream: str, seed: int = 0) -> Iterator[Proxy]:
             with lock:
                 self.proxy.requests.append(f"{self.command} {self.path}")
                 rule = next(
-                    (r for r in self.proxy.rules if r.strikes(self.command, self.path, random)),
+                    (
+                        r
+                        for r in self.proxy.rules
+                        if r.strikes(self.command, self.path, self.headers, random)
+                    ),
                     None,
                 )
             fault = None if rule is None else rule.fault

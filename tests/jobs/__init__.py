@@ -2,6 +2,9 @@
 
 import io
 import json
+import signal
+import subprocess
+import sys
 import tarfile
 from pathlib import Path
 from typing import Any
@@ -15,6 +18,20 @@ from jobs.cli import main
 
 TEXTS = ("The owl hunts at night.", "def f(x):\n    return x + 1", "ключ и замок", "a")
 TASKS = ("retrieval.query", "code.passage", "text-matching", "retrieval.passage")
+
+_KILLED = """
+import os, signal, sys
+from pipeline.records import Records
+original, left = Records.record, [int(sys.argv[1])]
+def record(self, receipt, revision):
+    if not left[0]:
+        os.kill(os.getpid(), signal.SIGKILL)
+    left[0] -= 1
+    return original(self, receipt, revision)
+Records.record = record
+from jobs.cli import main
+sys.exit(main(sys.argv[2:]))
+"""
 
 
 def png(seed: int) -> bytes:
@@ -96,3 +113,12 @@ def write_spec(
 def embed(spec: Path, *more: str) -> int:
     """`nightjar embed` in this process, without Ray."""
     return main(["embed", str(spec), "--address", "none", *more])
+
+
+def embed_killed_after(units: int, spec: Path, *more: str) -> None:
+    """The same in a process that is killed when it is about to record the next unit."""
+    arguments = ["embed", str(spec), "--address", "none", *more]
+    done = subprocess.run(
+        [sys.executable, "-c", _KILLED, str(units), *arguments], check=False, capture_output=True
+    )
+    assert done.returncode == -signal.SIGKILL, done.stderr.decode()

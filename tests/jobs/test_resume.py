@@ -1,9 +1,6 @@
 """A run that was killed is finished by the same command; what it had done is not done again."""
 
 import json
-import signal
-import subprocess
-import sys
 from pathlib import Path
 
 import pyarrow as pa
@@ -14,24 +11,10 @@ from pipeline import open_dataset
 from pipeline.folder import Folder
 from pipeline.log import list_versions
 from pipeline.stages import prepare
-from tests.jobs import embed, write_spec
+from tests.jobs import embed, embed_killed_after, write_spec
 
 _ROWS, _UNIT = 24, 2
 _UNITS = _ROWS // _UNIT
-
-_KILLED = """
-import os, signal, sys
-from pipeline.records import Records
-original, left = Records.record, [int(sys.argv[1])]
-def record(self, receipt, revision):
-    if not left[0]:
-        os.kill(os.getpid(), signal.SIGKILL)
-    left[0] -= 1
-    return original(self, receipt, revision)
-Records.record = record
-from jobs.cli import main
-sys.exit(main(sys.argv[2:]))
-"""
 
 
 @pytest.fixture
@@ -52,14 +35,6 @@ def spec(tmp_path: Path, tiny_checkpoint: Path) -> Path:
 _SLICED = ("--set", f"compute.unit_rows={_UNIT}")
 
 
-def _killed_after(units: int, spec: Path) -> None:
-    arguments = ["embed", str(spec), "--address", "none", *_SLICED]
-    done = subprocess.run(
-        [sys.executable, "-c", _KILLED, str(units), *arguments], check=False, capture_output=True
-    )
-    assert done.returncode == -signal.SIGKILL, done.stderr.decode()
-
-
 @pytest.mark.parametrize("units", [0, 1, _UNITS - 1])
 @pytest.mark.fault("compute.driver_killed")
 def test_a_killed_run_is_finished_by_the_same_command(
@@ -69,7 +44,7 @@ def test_a_killed_run_is_finished_by_the_same_command(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    _killed_after(units, spec)
+    embed_killed_after(units, spec, *_SLICED)
     folder = Folder(str(tmp_path / "out"))
     assert list_versions(folder) == []
     prepared: list[int] = []
@@ -111,7 +86,7 @@ def test_a_refused_run_is_finished_from_what_it_had_done_when_the_limit_is_raise
 def test_data_files_lost_before_the_commit_are_made_again(
     spec: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    _killed_after(5, spec)
+    embed_killed_after(5, spec, *_SLICED)
     folder = Folder(str(tmp_path / "out"))
     (generation,) = folder.folders("data")
     # not any file: the sixth unit was written and not recorded

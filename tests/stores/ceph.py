@@ -7,22 +7,18 @@ created once is decided by RADOS. From Debian's packages `radosgw ceph-mon ceph-
 import json
 import os
 import shutil
-import signal
-import socket
 import subprocess
-import time
-import urllib.error
-import urllib.request
 import uuid
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from tests.stores.loopback import READY_SECONDS, free_port, running, wait_for
+
 DAEMONS = ("ceph-mon", "ceph-osd", "radosgw")
 """What must be installed."""
 
-_READY_SECONDS = 120.0
 _CONF = """
 [global]
 fsid = {fsid}
@@ -56,7 +52,7 @@ rgw frontends = beast endpoint=127.0.0.1:{rgw}
 
 @dataclass(frozen=True, kw_only=True)
 class Gateway:
-    """A running gateway and its one user."""
+    """A running gateway and a user that may do everything."""
 
     endpoint: str
     """Its URL."""
@@ -64,27 +60,32 @@ class Gateway:
     """The user's access key."""
     secret: str
     """And its secret."""
+    home: Path
+    """Where its cluster lives."""
+
+    def add_user(self, name: str) -> tuple[str, str]:
+        """A user that may do nothing yet; its access key and secret."""
+        return _add_user(self.home, name)
 
 
 @contextmanager
 def gateway(home: Path) -> Iterator[Gateway]:
     """A gateway whose cluster lives in an empty directory; its processes end with the context."""
-    monitor, port = f"[v2:127.0.0.1:{_free_port()},v1:127.0.0.1:{_free_port()}]", _free_port()
+    monitor, port = f"[v2:127.0.0.1:{free_port()},v1:127.0.0.1:{free_port()}]", free_port()
     conf = home / "ceph.conf"
     conf.write_text(_CONF.format(fsid=uuid.uuid4(), home=home, mon=monitor, rgw=port))
-    key, secret = uuid.uuid4().hex, uuid.uuid4().hex
     with ExitStack() as daemons:
         _make_keys(home)
         _make_monitor(home, monitor)
-        daemons.enter_context(_running(home, "ceph-mon", "-i", "a"))
+        daemons.enter_context(_daemon(home, "ceph-mon", "-i", "a"))
         _make_store(home)
-        daemons.enter_context(_running(home, "ceph-osd", "-i", "0"))
-        user = ["--uid=nightjar", "--display-name=n", f"--access-key={key}", f"--secret={secret}"]
-        _run(home, "radosgw-admin", "user", "create", *user)
-        daemons.enter_context(_running(home, "radosgw", "-n", "client.rgw.a"))
+        daemons.enter_context(_daemon(home, "ceph-osd", "-i", "0"))
+        # it may say what others may
+        key, secret = _add_user(home, "nightjar", "--caps=user-policy=*")
+        server = daemons.enter_context(_daemon(home, "radosgw", "-n", "client.rgw.a"))
         endpoint = f"http://127.0.0.1:{port}"
-        _wait_for(endpoint)
-        yield Gateway(endpoint=endpoint, key=key, secret=secret)
+        wait_for(endpoint, server)
+        yield Gateway(endpoint=endpoint, key=key, secret=secret, home=home)
 
 
 def missing() -> list[str]:
@@ -120,6 +121,14 @@ def _make_store(home: Path) -> None:
     _run(home, "ceph-osd", "-i", "0", "--mkfs", "--osd-uuid", identity)
 
 
+def _add_user(home: Path, name: str, *more: str) -> tuple[str, str]:
+    key, secret = uuid.uuid4().hex, uuid.uuid4().hex
+    keys = [f"--access-key={key}", f"--secret={secret}"]
+    named = [f"--uid={name}", f"--display-name={name}"]
+    _run(home, "radosgw-admin", "user", "create", *named, *keys, *more)
+    return key, secret
+
+
 def _run(home: Path, program: str, *arguments: str) -> str:
     """The output of a program that ends."""
     done = subprocess.run(
@@ -128,7 +137,7 @@ def _run(home: Path, program: str, *arguments: str) -> str:
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,
-        timeout=_READY_SECONDS,
+        timeout=READY_SECONDS,
         check=False,
     )
     if done.returncode:
@@ -137,42 +146,7 @@ def _run(home: Path, program: str, *arguments: str) -> str:
 
 
 @contextmanager
-def _running(home: Path, program: str, *arguments: str) -> Iterator[None]:
-    """A daemon in the foreground, which inherits none of our streams."""
-    with open(home / f"{program}.out", "wb") as told:
-        process = subprocess.Popen(
-            [program, "-f", *arguments],
-            env=os.environ | {"CEPH_CONF": f"{home}/ceph.conf"},
-            stdin=subprocess.DEVNULL,
-            stdout=told,
-            stderr=told,
-        )
-    try:
-        yield
-    finally:
-        process.send_signal(signal.SIGTERM)
-        try:
-            process.wait(10)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
-
-
-def _free_port() -> int:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return int(listener.getsockname()[1])
-
-
-def _wait_for(endpoint: str) -> None:
-    until = time.monotonic() + _READY_SECONDS
-    while True:
-        try:
-            with urllib.request.urlopen(endpoint, timeout=5):
-                return
-        except urllib.error.HTTPError:
-            return
-        except OSError:
-            if time.monotonic() > until:
-                raise
-            time.sleep(0.2)
+def _daemon(home: Path, program: str, *arguments: str) -> Iterator[subprocess.Popen[bytes]]:
+    log = home / f"{program}.out"
+    with running([program, "-f", *arguments], log, CEPH_CONF=f"{home}/ceph.conf") as process:
+        yield process

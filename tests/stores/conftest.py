@@ -7,6 +7,7 @@ environment; what the tests write there stays below folders of their own.
 """
 
 import os
+import shutil
 import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -16,13 +17,15 @@ from typing import Any
 import boto3
 import pytest
 
-from pipeline.storage import use_stores
+from pipeline.storage import locate, use_stores
 from pipeline.stores import StoreSpec
 from tests.stores import ceph
 from tests.stores.ceph import Gateway, gateway
+from tests.stores.emulators import ACCOUNT, ACCOUNT_KEY, AZURITE, azure, google
 
 _NAMED = "NIGHTJAR_TEST_URI"
 _REQUIRED = "NIGHTJAR_SYSTEM"
+_EMULATORS = "NIGHTJAR_EMULATORS"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,6 +43,8 @@ class Store:
         "file",
         pytest.param("moto", marks=pytest.mark.s3),
         pytest.param("rgw", marks=(pytest.mark.s3, pytest.mark.system)),
+        "gcs",
+        pytest.param("azure", marks=pytest.mark.system),
         "named",
     ]
 )
@@ -108,6 +113,52 @@ def rgw_store(rgw: Gateway, monkeypatch: pytest.MonkeyPatch) -> Store:
         "secret": "env:RGW_SECRET",
     }
     return Store(root=f"s3://{name}/store", reached=(reached,))
+
+
+@pytest.fixture(scope="session")
+def gcs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """Google's store on the loopback, by its URL."""
+    with google(tmp_path_factory.mktemp("gcs")) as url:
+        yield url
+
+
+@pytest.fixture
+def gcs_store(gcs: str) -> Store:
+    """A folder of a new bucket there."""
+    name = f"nightjar-{uuid.uuid4().hex[:12]}"
+    keys = {"uri": f"gs://{name}", "endpoint": gcs, "project": "p", "anonymous": True}
+    _make_bucket(keys, name)
+    return Store(root=f"gs://{name}/store", reached=(keys,))
+
+
+@pytest.fixture(scope="session")
+def azurite(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """Azure's store on the loopback, by the URL of its one account."""
+    program = shutil.which(AZURITE, path=os.environ.get(_EMULATORS))
+    demand_installed([] if program else [AZURITE], f"npm's azurite, its folder in {_EMULATORS}")
+    assert program is not None
+    with azure(program, tmp_path_factory.mktemp("azure")) as url:
+        yield url
+
+
+@pytest.fixture
+def azure_store(azurite: str, monkeypatch: pytest.MonkeyPatch) -> Store:
+    """A folder of a new container there."""
+    monkeypatch.setenv("AZURITE_KEY", ACCOUNT_KEY)
+    name = f"nightjar-{uuid.uuid4().hex[:12]}"
+    keys = {
+        "uri": f"abfs://{name}",
+        "endpoint": azurite,
+        "account": ACCOUNT,
+        "key": "env:AZURITE_KEY",
+    }
+    _make_bucket(keys, name)
+    return Store(root=f"abfs://{name}/store", reached=(keys,))
+
+
+def _make_bucket(keys: dict[str, Any], name: str) -> None:
+    use_stores([StoreSpec(**keys)])
+    locate(keys["uri"]).filesystem.mkdir(name)
 
 
 def demand_installed(missing: list[str], packages: str) -> None:

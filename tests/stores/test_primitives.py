@@ -36,10 +36,12 @@ _STRANGE = (
 
 
 @pytest.fixture
-def restless() -> Iterator[None]:
+def restless(root: str) -> Iterator[None]:
     """Threads that change after a few instructions, so that a gap of a few is met."""
     interval = sys.getswitchinterval()
-    sys.setswitchinterval(1e-6)
+    if "://" not in root:
+        # the fake S3 lives in this process, and has such gaps of its own
+        sys.setswitchinterval(1e-6)
     yield
     sys.setswitchinterval(interval)
 
@@ -118,9 +120,9 @@ def test_put_replaces_and_get_of_nothing_says_so(root: str) -> None:
     assert folder.get("deep/er/a") == b""
 
 
-@pytest.mark.parametrize("separator", [b"--==0==", b"\r\n0\r\n\r\n", b"--boundary--"])
-def test_no_bytes_are_mistaken_for_the_wire_s_own(root: str, separator: bytes) -> None:
-    data = b"before\r\n" + separator + b"--\r\n" + bytes(range(256)) * 64
+@pytest.mark.parametrize("mark", [b"0\r\n", b"--boundary--", b"--==0==", b"--==0==--"])
+def test_no_bytes_are_mistaken_for_the_wire_s_own(root: str, mark: bytes) -> None:
+    data = b"before\r\n" + mark + b"\r\n" + bytes(range(256)) * 64
     folder = Folder(root)
     folder.put("a", data)
     folder.create("b", data)
@@ -238,6 +240,8 @@ def test_an_object_that_was_replaced_or_removed_since_it_was_listed_is_refused(r
         demand_unchanged(listed)
 
 
+# aiohttp would have what gcsfs sends in pieces
+@pytest.mark.filterwarnings("ignore:Sending a large body directly:ResourceWarning")
 def test_a_range_of_an_object_is_read_and_an_open_one_can_seek(root: str) -> None:
     data = uuid.uuid4().bytes * (1 << 16)
     Folder(root).put("a", data)
