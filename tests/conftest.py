@@ -32,7 +32,7 @@ settings.load_profile("nightjar")
 def pytest_addoption(parser: pytest.Parser) -> None:
     """How long the long tests run."""
     parser.addoption("--schedules", type=int, default=200, help="of the simulation")
-    parser.addoption("--rounds", type=int, default=3, help="in which real processes are killed")
+    parser.addoption("--rounds", type=int, default=2, help="in which real processes are killed")
 
 
 @pytest.fixture(scope="session")

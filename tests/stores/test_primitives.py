@@ -149,6 +149,7 @@ def test_a_store_is_probed_with_one_object_at_most_however_often(root: str) -> N
     assert set(folder.names("")) <= {PROBE}
 
 
+@pytest.mark.fault("store.listing")
 def test_more_than_a_page_of_objects_is_listed_whole_and_in_order(root: str) -> None:
     folder = Folder(root)
     names = [f"{number:04}" for number in range(_PAGE + 5)]
