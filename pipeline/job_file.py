@@ -20,10 +20,12 @@ def keep_job(folder: Folder, spec: JobSpec) -> None:
     """Write a job beside its dataset, in the place of the one before."""
     is_local = Path(spec.model.path).expanduser().is_dir()
     model = {"path": absolute(spec.model.path) if is_local else spec.model.path}
+    located = [s.located([absolute(uri) for uri in s.uris]) for s in spec.sources]
     kept = spec.model_copy(
         update={
             "model": spec.model.model_copy(update=model),
-            "source": [s.located([absolute(uri) for uri in s.uris]) for s in spec.sources],
+            # as it was written, so that an override of one key is spelled as for the spec
+            "source": located if isinstance(spec.source, list) else located[0],
             "output": spec.output.model_copy(update={"uri": absolute(spec.output.uri)}),
         }
     )

@@ -83,7 +83,9 @@ def test_a_shard_damaged_behind_its_footer_fails_the_run_in_one_sentence(
     content = bytearray(shard.read_bytes())
     content[8:200] = b"\xff" * 192
     shard.write_bytes(content)
-    done = nightjar("embed", spec, "--address", cluster.address, "--set", f"source.0.uri={shard}")
+    # ids are not read ahead: the workers find it
+    changed = ("--set", f"source.0.uri={shard}", "--set", "limits.duplicate_ids=keep")
+    done = nightjar("embed", spec, "--address", cluster.address, *changed)
     assert done.code == 1
     assert "Traceback" not in done.err
     assert not (tmp_path / "out" / "log").exists()
