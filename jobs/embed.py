@@ -127,7 +127,7 @@ def check(spec: JobSpec) -> CheckedJob:
     # nothing would be lost yet: a wrong endpoint is told soon
     Folder(spec.output.uri, FIRST_PATIENCE).demand_create()
     folder = Folder(spec.output.uri)
-    remembered = Remembered(folder, spec.limits.duplicate_ids == "refuse")
+    remembered = Remembered(folder)
     plan = plan_work(spec, spec.model.max_pixels or checkpoint.pixel_bounds[1], remembered)
     checkpoint.demand_adapters(plan.rows_by_adapter)
     dtypes = ("float32", "bfloat16") if spec.model.dtype == "auto" else (spec.model.dtype,)

@@ -16,21 +16,25 @@ from pipeline.spec_file import parse_spec
 from pipeline.storage import absolute
 
 
-def keep_job(folder: Folder, spec: JobSpec) -> None:
-    """Write a job beside its dataset, in the place of the one before."""
+def located(spec: JobSpec) -> JobSpec:
+    """The job with every location spelled so that it holds from any working directory."""
     is_local = Path(spec.model.path).expanduser().is_dir()
     model = {"path": absolute(spec.model.path) if is_local else spec.model.path}
-    located = [s.located([absolute(uri) for uri in s.uris]) for s in spec.sources]
-    kept = spec.model_copy(
+    sources = [s.located([absolute(uri) for uri in s.uris]) for s in spec.sources]
+    return spec.model_copy(
         update={
             "model": spec.model.model_copy(update=model),
             # as it was written, so that an override of one key is spelled as for the spec
-            "source": located if isinstance(spec.source, list) else located[0],
+            "source": sources if isinstance(spec.source, list) else sources[0],
             "output": spec.output.model_copy(update={"uri": absolute(spec.output.uri)}),
         }
     )
+
+
+def keep_job(folder: Folder, spec: JobSpec) -> None:
+    """Write a job beside its dataset, in the place of the one before."""
     # what was not written is left out: a key that is there says more than its default
-    plain = kept.model_dump(mode="json", exclude_unset=True)
+    plain = located(spec).model_dump(mode="json", exclude_unset=True)
     folder.put(JOB, json.dumps(plain, indent=1).encode())
 
 

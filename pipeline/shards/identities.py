@@ -47,7 +47,8 @@ class Identities:
 
     def add(self, ids: Iterable[Any], tasks: Iterable[str | None] | str) -> None:
         """Add rows; one task for all of them, or one for each."""
-        pairs = list(zip(ids, repeat(tasks) if isinstance(tasks, str) else tasks, strict=False))
+        each = zip(ids, repeat(tasks)) if isinstance(tasks, str) else zip(ids, tasks, strict=True)
+        pairs = list(each)
         found = np.fromiter((_hash(*pair) for pair in pairs), np.uint64, len(pairs))
         if self.suspects:
             for at in np.flatnonzero(np.isin(found, list(self.suspects))).tolist():

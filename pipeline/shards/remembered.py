@@ -28,23 +28,14 @@ _VERSION = "1"
 class Remembered:
     """The inspections of one dataset."""
 
-    def __init__(self, folder: Folder, distinct: bool) -> None:
-        """Look what is there.
-
-        Args:
-            folder: the dataset's root.
-            distinct: whether the rows' identities are wanted.
-        """
+    def __init__(self, folder: Folder) -> None:
+        """Look what is there, below the dataset's root."""
         self._folder = folder
-        self._distinct = distinct
         self._there = set(folder.names(INSPECTIONS))
         self._new: dict[str, bytes] = {}
 
-    def find(
-        self, source: SourceSpec, index: int, shard: StoredObject, unit_size: UnitSize
-    ) -> Inspected | None:
-        """What is known of a shard; None for nothing."""
-        name = self._name(source, shard, unit_size)
+    def find(self, name: str, index: int, shard: StoredObject) -> Inspected | None:
+        """What is known of a shard under a name, the source's number given; None for nothing."""
         if name not in self._there:
             return None
         try:
@@ -52,13 +43,9 @@ class Remembered:
         except (FileNotFoundError, ValueError, KeyError):
             return None
 
-    def add(
-        self, source: SourceSpec, shard: StoredObject, unit_size: UnitSize, found: Inspected
-    ) -> None:
+    def add(self, name: str, found: Inspected) -> None:
         """Remember what was learned of a shard, in this process so far."""
-        name = self._name(source, shard, unit_size)
-        if name not in self._there:
-            self._new[name] = _to_bytes(found)
+        self._new[name] = _to_bytes(found)
 
     def keep(self) -> None:
         """Write what is new."""
@@ -66,15 +53,26 @@ class Remembered:
             name, data = self._new.popitem()
             self._folder.put(f"{INSPECTIONS}/{name}", data)
 
-    def _name(self, source: SourceSpec, shard: StoredObject, unit_size: UnitSize) -> str:
-        looked_at = {
-            "version": _VERSION,
-            "shard": asdict(shard),
-            "reading": source.reading,
-            "unit_size": asdict(unit_size),
-            "distinct": self._distinct,
-        }
-        return hashlib.sha256(json.dumps(looked_at, sort_keys=True).encode()).hexdigest()
+
+def inspection_name(
+    source: SourceSpec, shard: StoredObject, unit_size: UnitSize, distinct: bool
+) -> str:
+    """Names an inspection by what was looked at, and how.
+
+    Args:
+        source: how its rows are read.
+        shard: as listed.
+        unit_size: into which it is cut.
+        distinct: whether its rows were identified.
+    """
+    looked_at = {
+        "version": _VERSION,
+        "shard": asdict(shard),
+        "reading": source.reading,
+        "unit_size": asdict(unit_size),
+        "distinct": distinct,
+    }
+    return hashlib.sha256(json.dumps(looked_at, sort_keys=True).encode()).hexdigest()
 
 
 def _to_bytes(found: Inspected) -> bytes:

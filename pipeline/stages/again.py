@@ -5,6 +5,7 @@ Their rows alone are read, and what becomes of them is joined with what was ther
 one file, and no vector is computed twice.
 """
 
+from collections import defaultdict
 from collections.abc import Iterable
 
 import pyarrow as pa
@@ -36,11 +37,11 @@ class Earlier:
 
     def rows(self, rows: pa.Table) -> pa.Table:
         """Of the unit's source rows those to be tried again, without what of them is done."""
-        tried = {row["row"]: set[str]() for row in self._tried.select(["row"]).to_pylist()}
+        tried: defaultdict[int, set[str]] = defaultdict(set)
         for row in self._tried.select(["row", "modality"]).to_pylist():
             # a fault of the row as a whole left nothing of it done
             tried[row["row"]] |= {row["modality"]} if row["modality"] else set(_OTHER)
-        rows = rows.filter(pc.is_in(rows["row"], pa.array(tried, pa.int64())))
+        rows = rows.filter(pc.is_in(rows["row"], pa.array(list(tried), pa.int64())))
         for modality, other in _OTHER.items():
             done = [tried[row] == {other} for row in rows["row"].to_pylist()]
             at = rows.schema.get_field_index(modality)

@@ -17,7 +17,7 @@ import pyarrow as pa
 from pipeline.errors import ShardError, SourceError
 from pipeline.shards import INSPECTORS, SUFFIXES, images
 from pipeline.shards.identities import Identities, Named, repeated, same
-from pipeline.shards.remembered import Remembered
+from pipeline.shards.remembered import Remembered, inspection_name
 from pipeline.shards.shape import Inspected, UnitSize, agree
 from pipeline.source_spec import SourceSpec
 from pipeline.spec import JobSpec
@@ -124,8 +124,9 @@ class _Planner:
 
     def _shard(self, source: SourceSpec, index: int, shard: StoredObject) -> _Look | None:
         again = partial(INSPECTORS[source.format], source, index, shard, self.unit_size)
+        name = inspection_name(source, shard, self.unit_size, self.distinct)
         if self.remembered is not None:
-            known = self.remembered.find(source, index, shard, self.unit_size)
+            known = self.remembered.find(name, index, shard)
             if known is not None:
                 return _Look(name=shard.uri, source=source, found=known, again=again)
         try:
@@ -136,7 +137,7 @@ class _Planner:
             self.skipped.append(str(error))
             return None
         if self.remembered is not None:
-            self.remembered.add(source, shard, self.unit_size, look.found)
+            self.remembered.add(name, look.found)
         return look
 
     def _inspected(

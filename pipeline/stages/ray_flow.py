@@ -5,8 +5,8 @@ the others before the one sink, in a single execution: branches by `filter` woul
 once for each branch, and concurrent executions would starve each other.
 """
 
+import logging
 import os
-import traceback
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial, reduce
@@ -30,6 +30,8 @@ from pipeline.stages.recipe import Recipe
 from pipeline.stages.route import TASK_CPUS, Pool
 from pipeline.stages.watchdog import Watch, pulsing, watched
 from pipeline.work import Receipt, WorkUnit
+
+logger = logging.getLogger(__name__)
 
 _DEATHS = 2
 """Of workers at one stage of a unit, before it is done in a process that may die."""
@@ -236,7 +238,7 @@ class EmbedParcel:
         except DeviceLost:
             # only a new process can use the device again; Ray starts one, and the unit has an
             # attempt less
-            traceback.print_exc()
+            logger.exception("the process ends")
             os._exit(1)
 
 

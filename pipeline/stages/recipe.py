@@ -11,6 +11,7 @@ import pyarrow as pa
 from pipeline.errors import RunError
 from pipeline.fingerprint import fingerprint
 from pipeline.folder import Folder
+from pipeline.job_file import located
 from pipeline.model.checkpoint import Checkpoint, open_checkpoint
 from pipeline.model.processor import Processor
 from pipeline.schema import output_schema, vector_fields
@@ -22,7 +23,7 @@ from pipeline.stages.plan import Plan
 from pipeline.stages.prepare import Prepare
 from pipeline.stages.sink import Sink
 from pipeline.stages.source import read_units
-from pipeline.storage import absolute, local_copy, use_stores
+from pipeline.storage import local_copy, use_stores
 from pipeline.stores import StoreSpec
 from pipeline.versions import installed
 from pipeline.work import Receipt, WorkUnit
@@ -32,6 +33,11 @@ if TYPE_CHECKING:
 
 CACHE = Path("~/.cache/nightjar/checkpoints").expanduser()
 """Copies of checkpoints from object storage, one for each host."""
+
+
+@cache
+def _software() -> str:
+    return installed(["nightjar"]).get("nightjar", "from a folder")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,7 +74,7 @@ class Recipe:
     """Of every embedding."""
     stores: tuple[StoreSpec, ...] = ()
     """How object stores are reached; secrets are named, and resolved where they are used."""
-    software: str = field(default_factory=lambda: _software())
+    software: str = field(default_factory=_software)
     """The version of Nightjar that made it."""
     revisions: Mapping[str, int] = field(default_factory=dict)
     """Of the records of units that are done again, by key; 0 for the others."""
@@ -104,10 +110,9 @@ class Recipe:
             described |= {"dim": ",".join(map(str, single.dims)), "dtype": single.dtype}
         if multi is not None:
             described |= {"multi_dim": str(checkpoint.multi_vector_dim), "multi_dtype": multi.dtype}
-        local = Path(spec.model.path).expanduser().is_dir()
-        budget = spec.compute.token_budget
+        anywhere, budget = located(spec), spec.compute.token_budget
         return cls(
-            checkpoint=str(checkpoint.directory.absolute()) if local else spec.model.path,
+            checkpoint=anywhere.model.path,
             checkpoint_hashes=checkpoint.hashes,
             max_length=spec.model.max_length,
             max_pixels=spec.model.max_pixels,
@@ -115,11 +120,11 @@ class Recipe:
             token_budget=budget if isinstance(budget, int) else None,
             compiled=None if spec.compute.compile == "auto" else spec.compute.compile,
             limits=spec.limits,
-            sources=tuple(s.located([absolute(uri) for uri in s.uris]) for s in spec.sources),
+            sources=anywhere.sources,
             kept=plan.kept,
             vectors=tuple(vectors),
             schema=output_schema(plan.id_type, plan.kept, vectors, described),
-            output=absolute(spec.output.uri),
+            output=anywhere.output.uri,
             fingerprint=made_by,
             stores=tuple(spec.storage),
         )
@@ -215,10 +220,6 @@ class Recipe:
     def _earlier(self, unit: str) -> Earlier | None:
         receipt = self.earlier.get(unit)
         return None if receipt is None else Earlier(Folder(self.output), receipt, self.again)
-
-
-def _software() -> str:
-    return installed(["nightjar"]).get("nightjar", "from a folder")
 
 
 def open_model(path: str) -> Checkpoint:

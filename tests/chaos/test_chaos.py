@@ -15,11 +15,12 @@ import pytest
 from jobs.cli import main
 from pipeline import open_dataset
 from pipeline.folder import Folder
-from pipeline.garbage import collect, find_garbage
-from pipeline.log import DATA, QUARANTINE, generation, list_versions, newest_entry
+from pipeline.garbage import collect
+from pipeline.log import generation, list_versions
 from pipeline.records import WORK
 from tests.chaos.conftest import Corpus
 from tests.chaos.corpus import write_spec
+from tests.chaos.leftovers import files_of, garbage_of
 from tests.chaos.nodes import Nodes
 from tests.chaos.oracle import demand_equal, demand_expected
 from tests.chaos.play import Round, Stage, play
@@ -67,11 +68,11 @@ def test_nothing_is_lost_twice_or_wrong_whatever_is_killed(
     with _telling(played):
         assert list_versions(folder) == [1], "drivers converge to one commit"
         _demand_right(output, corpus)
-        orphans = _garbage(folder)
+        orphans = garbage_of(folder)
         played.tell(f"{len(orphans)} orphans")
         _demand_nothing_to_do(spec, folder, capsys)
         collect(folder, keep=())
-        assert _garbage(folder) == []
+        assert garbage_of(folder) == []
         _demand_right(output, corpus)
     print(played)
 
@@ -112,23 +113,8 @@ def _demand_right(output: str, corpus: Corpus) -> None:
 
 def _demand_nothing_to_do(spec: Path, folder: Folder, capsys: pytest.CaptureFixture[str]) -> None:
     """The same command once more finds the commit, and writes nothing."""
-    before = _files(folder)
+    before = files_of(folder)
     capsys.readouterr()
     assert main(["embed", str(spec), "--address", "none", "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["up_to_date"]
-    assert _files(folder) == before
-
-
-def _garbage(folder: Folder) -> list[str]:
-    newest = newest_entry(folder)
-    assert newest is not None
-    return find_garbage(folder, newest, keep=())
-
-
-def _files(folder: Folder) -> set[str]:
-    return {
-        f"{kind}/{made_by}/{name}"
-        for kind in (DATA, QUARANTINE, WORK)
-        for made_by in folder.folders(kind)
-        for name in folder.names(f"{kind}/{made_by}")
-    }
+    assert files_of(folder) == before

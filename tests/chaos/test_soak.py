@@ -20,10 +20,9 @@ import pytest
 
 from jobs.cli import main
 from pipeline.folder import Folder
-from pipeline.garbage import find_garbage
-from pipeline.log import DATA, QUARANTINE, list_versions, newest_entry
+from pipeline.log import list_versions
 from pipeline.model.engine import Engine
-from pipeline.records import WORK
+from tests.chaos.leftovers import files_of, garbage_of
 from tests.jobs import png, write_spec
 
 pytestmark = pytest.mark.slow
@@ -112,19 +111,19 @@ def test_fifty_runs_hold_no_more_than_ten_and_do_nothing_again(
         if is_new:
             _write_shard(tmp_path / "docs" / f"{run:02}.parquet", run)
             shards += 1
-        before = _files(folder)
+        before = files_of(folder)
         passes.clear()
         assert main(["embed", str(spec), "--address", "none", "--json"]) == 0
         report = json.loads(capsys.readouterr().out)
         assert report["up_to_date"] is not is_new
         assert list_versions(folder) == list(range(1, shards + 1)), "the log grows by what is new"
-        assert _garbage(folder) == []
+        assert garbage_of(folder, list_versions(folder)) == []
         if is_new:
             assert sum(passes) == 3, "the items of the new shard, and no others"
-            assert len(_files(folder) - before) == 3, "its data, its quarantine, its record"
+            assert len(files_of(folder) - before) == 3, "its data, its quarantine, its record"
             assert report["rows"] - report["resumed_rows"] == 3
         else:
-            assert (passes, _files(folder)) == ([], before)
+            assert (passes, files_of(folder)) == ([], before)
         readings.append(Reading.take())
     _demand_flat(readings)
 
@@ -158,18 +157,3 @@ def _write_shard(path: Path, seed: int) -> None:
         "page": pa.array([None, png(seed), None], pa.binary()),
     }
     pq.write_table(pa.table(columns), path)
-
-
-def _garbage(folder: Folder) -> list[str]:
-    newest = newest_entry(folder)
-    assert newest is not None
-    return find_garbage(folder, newest, keep=list_versions(folder))
-
-
-def _files(folder: Folder) -> set[str]:
-    return {
-        f"{kind}/{made_by}/{name}"
-        for kind in (DATA, QUARANTINE, WORK)
-        for made_by in folder.folders(kind)
-        for name in folder.names(f"{kind}/{made_by}")
-    }

@@ -59,7 +59,7 @@ def _write(path: Path, rows: int) -> None:
 
 
 def _plan(spec: JobSpec, folder: Folder, keep: bool = True) -> Plan:
-    remembered = Remembered(folder, distinct=True)
+    remembered = Remembered(folder)
     plan = plan_work(spec, 602112, remembered)
     if keep:
         remembered.keep()

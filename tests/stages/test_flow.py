@@ -185,7 +185,7 @@ def test_a_worker_with_another_version_refuses_the_recipe(
     spec = load_spec(spec_path)
     recipe = Recipe.of(spec, open_model(spec.model.path), plan_work(spec, 602112), "float32")
     recipe.prepare()
-    monkeypatch.setattr("pipeline.stages.recipe.installed", lambda names: {"nightjar": "9.9"})
+    monkeypatch.setattr("pipeline.stages.recipe._software", lambda: "9.9")
     for stage in (recipe.prepare, recipe.sink, lambda: recipe.embed("code", "cpu")):
         with pytest.raises(RunError, match=r"a worker has Nightjar 9\.9, and the driver"):
             stage()
