@@ -40,6 +40,9 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     metafunc.parametrize("seed", range(metafunc.config.getoption("--rounds")))
 
 
+@pytest.mark.fault(
+    "compute.worker_killed", "compute.node_lost", "compute.driver_killed", "compute.two_runs"
+)
 def test_nothing_is_lost_twice_or_wrong_whatever_is_killed(
     seed: int,
     corpus: Corpus,
