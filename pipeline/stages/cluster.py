@@ -23,6 +23,9 @@ from pipeline.errors import RunError, SpecError
 
 LOCAL = "local"
 _CONNECT_SECONDS = 10.0
+_RESERVED_SECONDS = 30
+"""For which Ray Data keeps a driver's share of the cluster; a living one asks again every 10. With
+its own 180, the run after one that was killed would crawl for as long."""
 _LOUD = ("ray", "ray.data.context", "ray.data.dataset", "ray.data.exceptions", "ray.data._internal")
 """Loggers whose lines are for Ray's developers; `ray.data` itself is set up anew by Ray."""
 
@@ -141,6 +144,8 @@ def _native_noise_aside() -> Iterator[None]:
 
 def configure_data() -> None:
     """Settings of Ray Data for every execution of ours."""
+    # Ray Data has no other way to say it, and reads it when the first execution begins
+    os.environ.setdefault("RAY_DATA_AUTOSCALING_REQUEST_EXPIRE_TIME_S", str(_RESERVED_SECONDS))
     context = DataContext.get_current()
     # a unit travels as one row, so each block is sent on as soon as it has one
     context.target_max_block_size = 1

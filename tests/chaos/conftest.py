@@ -1,5 +1,6 @@
 """A cluster of two raylets before a store that can fail, and a corpus with all it must become."""
 
+import logging
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -48,6 +49,8 @@ def corpus(tmp_path_factory: pytest.TempPathFactory, tiny_checkpoint: Path) -> C
 @pytest.fixture(scope="session")
 def proxy(s3_endpoint: str) -> Iterator[Proxy]:
     """What all drivers and workers take for the store."""
+    # a line for each request would bury what a failing round tells
+    logging.getLogger("werkzeug").setLevel(logging.ERROR)
     with proxied(s3_endpoint) as found:
         yield found
 

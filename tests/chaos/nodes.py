@@ -5,9 +5,11 @@ workers after what they do at the moment, which is how a kind of victim is found
 """
 
 import subprocess
+import time
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
+from itertools import chain
 
 import psutil
 
@@ -15,9 +17,11 @@ from tests.chaos.schedule import Victim
 from tests.end_to_end.clusters import Cluster
 
 _NAMES = {
-    Victim.ACTOR: "ray::MapWorker(",
+    Victim.ACTOR: ("ray::MapWorker(",),
     Victim.WORKER: ("ray::ReadUnit", "ray::MapBatches(", "ray::Write"),
 }
+_LONGEST_END = 60.0
+"""Seconds until Ray has ended the workers of a driver that is gone."""
 
 
 class Nodes:
@@ -37,6 +41,16 @@ class Nodes:
     def demand_whole(self) -> None:
         """Wait until both raylets are there."""
         self._other.result(timeout=120)
+
+    def demand_idle(self) -> None:
+        """Wait until nobody works: what a killed driver had begun ends with it."""
+        deadline = time.monotonic() + _LONGEST_END
+        working = tuple(chain.from_iterable(_NAMES.values()))
+        while left := [
+            f"{p.pid} {name}" for p, name in self._workers() if name.startswith(working)
+        ]:
+            assert time.monotonic() < deadline, f"still at work without a driver: {left}"
+            time.sleep(0.1)
 
     def close(self) -> None:
         """Start no more."""

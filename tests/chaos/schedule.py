@@ -8,12 +8,12 @@ from random import Random
 class Victim(StrEnum):
     """What is killed."""
 
-    ACTOR = "actor"
-    """A process that holds the model."""
-    WORKER = "worker"
-    """A process that reads, prepares or writes."""
     RAYLET = "raylet"
     """A node: its raylet with all its workers; another joins."""
+    WORKER = "worker"
+    """A process that reads, prepares or writes."""
+    ACTOR = "actor"
+    """A process that holds the model."""
     DRIVER = "driver"
     """`nightjar embed` itself; the same command is run again."""
 

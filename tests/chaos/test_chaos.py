@@ -32,11 +32,18 @@ pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.timeout(900)]
 _OWN, _SHARED = 0.2, 0.8
 """CPUs of an actor; two of the latter do not fit, so one serves both adapters."""
 
+_UNRECORDED = 16
+"""Files that a kill can leave without a record: of eight writing tasks, which fill two CPUs, two
+each."""
+
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     metafunc.parametrize("seed", range(metafunc.config.getoption("--rounds")))
 
 
+@pytest.mark.fault(
+    "compute.worker_killed", "compute.node_lost", "compute.driver_killed", "compute.two_runs"
+)
 def test_nothing_is_lost_twice_or_wrong_whatever_is_killed(
     seed: int,
     corpus: Corpus,
@@ -68,8 +75,11 @@ def test_nothing_is_lost_twice_or_wrong_whatever_is_killed(
     with _telling(played):
         assert list_versions(folder) == [1], "drivers converge to one commit"
         _demand_right(output, corpus)
-        orphans = garbage_of(folder)
-        played.tell(f"{len(orphans)} orphans")
+        orphans = len(garbage_of(folder))
+        played.tell(f"{orphans} orphans")
+        # of two drivers one loses every unit they share
+        lost = len(open_dataset(output).files) if schedule.scene is Scene.RACE else 0
+        assert orphans <= played.kills.total() * _UNRECORDED + lost
         _demand_nothing_to_do(spec, folder, capsys)
         collect(folder, keep=())
         assert garbage_of(folder) == []
@@ -80,17 +90,17 @@ def test_nothing_is_lost_twice_or_wrong_whatever_is_killed(
 def _faults() -> list[Rule]:
     """A store that is never well, and never gone for long."""
     return [
-        Rule(fault="status", probability=0.04),
+        Rule(fault="status", probability=0.02),
         Rule(
             fault="status",
             status=409,
             code="ConditionalRequestConflict",
             method="PUT",
-            probability=0.03,
+            probability=0.02,
         ),
-        Rule(fault="drop_before", probability=0.03),
-        Rule(fault="drop_after", probability=0.04),
-        Rule(fault="truncate", method="GET", probability=0.03),
+        Rule(fault="drop_before", probability=0.02),
+        Rule(fault="drop_after", probability=0.02),
+        Rule(fault="truncate", method="GET", probability=0.02),
     ]
 
 

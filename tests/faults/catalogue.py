@@ -216,8 +216,8 @@ CATALOGUE = {
         "failed, with the sentence of the model's load",
         open="not tested yet",
     ),
-    "compute.worker_killed": _line("a worker is killed", "survived", open="not tested yet"),
-    "compute.node_lost": _line("a node is lost", "survived", open="not tested yet"),
+    "compute.worker_killed": _line("a worker is killed", "survived"),
+    "compute.node_lost": _line("a node is lost", "survived"),
     "compute.preempted": _line(
         "a node is taken away with notice", "survived", open="not tested yet"
     ),
