@@ -75,6 +75,10 @@ class DeviceLost(RunError):
     """The device fails whatever it is asked; a new process may be able to use it again."""
 
 
+class HeadLost(RunError):
+    """The cluster is gone: its head does not answer any more."""
+
+
 class Stalled(RunError):
     """Nothing has moved for too long."""
 

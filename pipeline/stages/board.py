@@ -39,8 +39,9 @@ class Board:
 
     def take_up(self, stage: str, unit: str, where: str) -> int:
         """A worker begins a stage of a unit: how often somebody has, this time included."""
-        self._moves += 1
         self._attempts[stage, unit] += 1
+        # what is begun again and again, since it kills whoever begins it, does not move
+        self._moves += self._attempts[stage, unit] == 1
         self._held[stage, unit] = (where, time.monotonic())
         return self._attempts[stage, unit]
 

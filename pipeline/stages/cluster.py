@@ -11,21 +11,28 @@ import secrets
 import socket
 import sys
 import tempfile
-from collections.abc import Iterator
+import time
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass
+from typing import Any
 
 import ray
 from ray.data import DataContext
 from ray.exceptions import RayError
 
-from pipeline.errors import RunError, SpecError
+from pipeline.errors import HeadLost, RunError, SpecError
 
 LOCAL = "local"
 _CONNECT_SECONDS = 10.0
 _RESERVED_SECONDS = 30
 """For which Ray Data keeps a driver's share of the cluster; a living one asks again every 10. With
 its own 180, the run after one that was killed would crawl for as long."""
+ON_HEAD: Mapping[str, Any] = {"num_cpus": 0, "resources": {"node:__internal_head__": 0.001}}
+"""What places something on the cluster's head: any other node may be lost."""
+_HEAD_SECONDS = 20.0
+"""For which a head that refuses a connection is tried again. Ray ends a driver after 60, with no
+word that a user could read."""
 _LOUD = ("ray", "ray.data.context", "ray.data.dataset", "ray.data.exceptions", "ray.data._internal")
 """Loggers whose lines are for Ray's developers; `ray.data` itself is set up anew by Ray."""
 
@@ -80,6 +87,28 @@ def connected(address: str) -> Iterator[Resources]:
             yield _resources()
         finally:
             ray.shutdown()
+
+
+def demand_head() -> None:
+    """Fail when the cluster that we are connected to is gone.
+
+    Raises:
+        HeadLost: nobody listens where its head was.
+    """
+    address = ray.get_runtime_context().gcs_address
+    host, _, port = address.rpartition(":")
+    deadline = time.monotonic() + _HEAD_SECONDS
+    while True:
+        try:
+            socket.create_connection((host, int(port)), timeout=_CONNECT_SECONDS).close()
+            return
+        except OSError as error:
+            if time.monotonic() > deadline:
+                raise HeadLost(
+                    f"the head of the cluster, {address}, does not answer any more ({error}); "
+                    "nothing was committed; the same command goes on from here in any cluster"
+                ) from error
+        time.sleep(1)
 
 
 def free_resources() -> str:

@@ -7,8 +7,7 @@ once for each branch, and concurrent executions would starve each other.
 
 import logging
 import os
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Sequence
 from functools import partial, reduce
 from typing import Any
 
@@ -18,12 +17,19 @@ import torch
 from ray.data import ActorPoolStrategy, Dataset
 from ray.data.block import Block, BlockMetadata
 from ray.data.datasource import Datasink, Datasource, ReadTask, WriteResult
-from ray.exceptions import RayError
 
-from pipeline.errors import DeviceLost, NightjarError, Reason, Stalled, UnexpectedError
-from pipeline.stages.board import Board, tellable
-from pipeline.stages.cluster import configure_data, free_resources
+from pipeline.errors import (
+    DeviceLost,
+    HeadLost,
+    NightjarError,
+    Reason,
+    Stalled,
+    UnexpectedError,
+)
+from pipeline.stages.board import tellable
+from pipeline.stages.cluster import ON_HEAD, configure_data, free_resources
 from pipeline.stages.flow import opened_together
+from pipeline.stages.holding import asked, holding, progress, put_up
 from pipeline.stages.isolated import Work, survivors
 from pipeline.stages.parcel import open_parcel, pack_parcel
 from pipeline.stages.recipe import Recipe
@@ -56,28 +62,29 @@ def run_on_ray(
 
     Raises:
         Stalled: nothing moved for so long.
+        HeadLost: the cluster is gone.
         NightjarError: what a worker raised.
         UnexpectedError: a worker raised something else.
     """
-    board: Any = ray.remote(num_cpus=0)(Board).remote()
+    board = put_up()
 
     try:
         receipts = watched(
             partial(_run, recipe, units, pools, board),
-            progress=lambda: _asked(board.read),
+            progress=partial(progress, board),
             watch=watch,
             stall=stall,
             waiting=lambda: _waiting(board, pools),
         )
-    except Stalled:
+    except (Stalled, HeadLost):
         raise
     except Exception as error:
         # Ray hands on a worker's exception as text: the exception itself is on the board
-        failure = _asked(board.failure)
+        failure = asked(board.failure)
         if not isinstance(failure, NightjarError):
             raise UnexpectedError(f"Ray failed: {type(error).__name__}: {error}") from error
         raise failure from error
-    last = _asked(board.read)
+    last = asked(board.read)
     if last is not None:
         watch(last.tallies)
     return receipts
@@ -85,7 +92,7 @@ def run_on_ray(
 
 def _waiting(board: Any, pools: Sequence[Pool]) -> list[str]:
     """What waits for what, a line each."""
-    held: list[str] = _asked(board.held) or ["the board does not answer: its node is gone"]
+    held: list[str] = asked(board.held) or ["the board does not answer"]
     wanted = ", ".join(f"{p.size} x ({p.cpus:g} CPUs, {p.gpus:g} GPUs)" for p in pools)
     return [*held, f"pools want {wanted}; {free_resources()}"]
 
@@ -96,7 +103,7 @@ def _run(
     if not ray.util.client.ray.is_connected():
         return _execute(recipe, units, pools, board)
     # Ray Data does not run behind Ray Client: its driver is a task in the cluster then
-    execute = ray.remote(num_cpus=0, max_retries=0)(_execute)
+    execute = ray.remote(**ON_HEAD, max_retries=0)(_execute)
     receipts: list[Receipt] = ray.get(execute.remote(recipe, units, pools, board))
     return receipts
 
@@ -165,15 +172,18 @@ class UnitDatasource(Datasource):  # type: ignore[misc]
 
 
 def _read_task(recipe: Recipe, group: Sequence[WorkUnit], board: Any) -> ReadTask:
+    first = group[0]
+    key, shard = first.key(recipe.fingerprint), first.segment.shard.uri
+
     def read() -> Iterable[Block]:
-        with _holding(board, "source", group[0].key(recipe.fingerprint)):
+        with holding(board, "source", key, shard):
             for unit, rows in recipe.read(group):
                 yield pack_parcel(unit.key(recipe.fingerprint), unit.adapter, rows)
 
     metadata = BlockMetadata(
         num_rows=len(group),
         size_bytes=None,
-        input_files=[group[0].segment.shard.uri],
+        input_files=[shard],
         exec_stats=None,
     )
     return ReadTask(read, metadata)
@@ -192,7 +202,7 @@ class PrepareParcel:
         torch.set_num_threads(1)
         unit, adapter, rows = open_parcel(parcel)
         work = Work(recipe=self._recipe)
-        with _holding(self._board, work.stage, unit) as attempt:
+        with holding(self._board, work.stage, unit) as attempt:
             if attempt > _DEATHS:
                 items = survivors(work, rows, Reason.DECODER_CRASH, self._board.pulse.remote)
             else:
@@ -223,7 +233,7 @@ class EmbedParcel:
         """One parcel to one."""
         unit, adapter, items = open_parcel(parcel)
         work = Work(recipe=self._recipe, adapter=adapter, device=self._device)
-        with _holding(self._board, work.stage, unit) as attempt:
+        with holding(self._board, work.stage, unit) as attempt:
             if self._failure is not None:
                 raise self._failure
             if attempt > _DEATHS:
@@ -256,7 +266,7 @@ class ReceiptSink(Datasink[list[Receipt]]):  # type: ignore[misc]
         for block in blocks:
             for at in range(block.num_rows):
                 unit, adapter, items = open_parcel(block.slice(at, 1))
-                with _holding(self._board, "sink", unit):
+                with holding(self._board, "sink", unit):
                     receipts.append(sink(items, unit, adapter))
                 self._board.add.remote(receipts[-1])
         return receipts
@@ -264,27 +274,3 @@ class ReceiptSink(Datasink[list[Receipt]]):  # type: ignore[misc]
     def on_write_complete(self, write_result: WriteResult[list[Receipt]]) -> None:
         """Collect the receipts, on the driver."""
         self.receipts = [r for part in write_result.write_returns for r in part or []]
-
-
-@contextmanager
-def _holding(board: Any, stage: str, unit: str) -> Iterator[int]:
-    """Hold a stage of a unit; how often somebody has, since whoever did before may have died of it.
-
-    A failure is put on the board before Ray makes text of it.
-    """
-    where = f"process {os.getpid()} on {ray.util.get_node_ip_address()}"
-    try:
-        yield _asked(board.take_up, stage, unit, where) or 1
-    except Exception as error:
-        _asked(board.fail, tellable(error))
-        raise
-    finally:
-        board.put_down.remote(stage, unit)
-
-
-def _asked(method: Any, *arguments: Any) -> Any:
-    """What the board answers; None when it is gone with its node, which must not end a run."""
-    try:
-        return ray.get(method.remote(*arguments))
-    except RayError:
-        return None

@@ -82,8 +82,9 @@ class Nodes:
         return [f"{process.pid} {name}" for process, name in chosen]
 
     def _lose_node(self) -> list[str]:
-        if not self._other.done():
-            # the one before is not back yet
+        # a run that begins on what is left sizes its pools by it, and may rightly be refused
+        begun = any(name.startswith(_NAMES[Victim.ACTOR]) for _, name in self._workers())
+        if not self._other.done() or not begun:
             return []
         start = self._other.result()
         lost = [psutil.Process(start.pid)]

@@ -65,6 +65,19 @@ def test_a_unit_that_kills_its_worker_is_searched_for_the_rows_that_do_it(
     _demand_the_vectors_of_one_process(tmp_path, spec, {}, sliced)
 
 
+@pytest.mark.fault("compute.poison_shard")
+def test_a_shard_that_kills_whoever_reads_it_ends_the_run_which_names_it(
+    tmp_path: Path, tiny_checkpoint: Path
+) -> None:
+    shard = tmp_path / "POISON.parquet"
+    spec = write_spec(tmp_path, tiny_checkpoint, write_parquet(shard))
+    poisoned = {"PYTHONPATH": f"{_POISON}{os.pathsep}{Path.cwd()}"}
+    done = nightjar("embed", spec, environment=poisoned)
+    assert done.code == 1
+    assert f"{shard}: 10 workers died at the stage source" in done.err.splitlines()[-1]
+    assert not (tmp_path / "out/log").exists()
+
+
 @pytest.mark.fault("compute.no_progress")
 def test_a_worker_that_hangs_ends_the_run_which_says_who_holds_what(
     tmp_path: Path, tiny_checkpoint: Path

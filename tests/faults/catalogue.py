@@ -211,21 +211,21 @@ CATALOGUE = {
         "a row that kills its worker again and again",
         "set aside after two deaths: `worker_crash`, found by halving the unit",
     ),
+    "compute.poison_shard": _line(
+        "a shard that kills whoever reads it", "failed after ten deaths, naming it"
+    ),
     "compute.constructor": _line(
         "an actor that cannot be made",
         "failed, with the sentence of the model's load",
-        open="not tested yet",
     ),
     "compute.worker_killed": _line("a worker is killed", "survived"),
     "compute.node_lost": _line("a node is lost", "survived"),
-    "compute.preempted": _line(
-        "a node is taken away with notice", "survived", open="not tested yet"
-    ),
+    "compute.preempted": _line("a node is taken away with notice", "survived"),
     "compute.driver_killed": _line(
         "the driver is killed", "survived by the same command; nothing is embedded twice"
     ),
     "compute.head_lost": _line(
-        "the cluster's head is lost", "failed; the same command goes on", open="not tested yet"
+        "the cluster's head is lost", "failed in one sentence; the same command goes on"
     ),
     "compute.no_progress": _line(
         "nothing is finished for limits.stall",

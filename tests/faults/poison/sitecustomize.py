@@ -2,7 +2,8 @@
 
 A text with the word POISON kills the process that prepares it, a text that is cut kills the one
 that embeds it, as a crash in a library's C code would: without an exception. A text with the word
-ENDLESS is prepared for ever, one with HUNGRY asks for all memory.
+ENDLESS is prepared for ever, one with HUNGRY asks for all memory. A shard with the word POISON in
+its name kills the process that reads it.
 """
 
 import importlib.abc
@@ -42,7 +43,19 @@ def _poison_engine(module):
     module.Engine.embed = embed
 
 
+def _poison_recipe(module):
+    original = module.Recipe.read
+
+    def read(self, units):
+        if "POISON" in units[0].segment.shard.uri:
+            _die()
+        return original(self, units)
+
+    module.Recipe.read = read
+
+
 _POISONS = {
+    "pipeline.stages.recipe": _poison_recipe,
     "pipeline.model.processor": _poison_processor,
     "pipeline.model.engine": _poison_engine,
 }
