@@ -57,7 +57,7 @@ def _run(recipe: Recipe, units: Sequence[WorkUnit], board: Board) -> list[Receip
     prepare, sink = recipe.prepare(expendable=False), recipe.sink()
     embed = recipe.embed(units[0].adapter, "auto")
     receipts = []
-    with pulsing(lambda: embed.packs, board.pulse):
+    with pulsing(lambda: prepare.items + embed.packs, board.pulse):
         for group in opened_together(units):
             for unit, rows in recipe.read(group):
                 key = unit.key(recipe.fingerprint)

@@ -49,6 +49,8 @@ class Prepare:
         self._processor = processor
         self._bounds = bounds or Bounds()
         self._schema = prepared_schema(id_type, kept)
+        self.items = 0
+        """How many it has taken up."""
 
     def __call__(self, rows: pa.Table) -> pa.Table:
         """One unit: a table of `source_schema` to one of `prepared_schema`."""
@@ -104,6 +106,7 @@ class Prepare:
         return items or [_refused(at, Reason.NULL_INPUT, "neither a text nor an image")]
 
     def _item(self, at: int, modality: Modality, content: bytes, task: Task) -> _Item:
+        self.items += 1
         source_hash = hashlib.sha256(f"{modality}\0".encode() + content).digest()
         try:
             with self._bounds.held():

@@ -206,7 +206,9 @@ class PrepareParcel:
             if attempt > _DEATHS:
                 items = survivors(work, rows, Reason.DECODER_CRASH, self._board.pulse.remote)
             else:
-                items = self._recipe.prepare()(rows)
+                prepare = self._recipe.prepare()
+                with pulsing(lambda: prepare.items, self._board.pulse.remote):
+                    items = prepare(rows)
             return pack_parcel(unit, adapter, items)
 
 

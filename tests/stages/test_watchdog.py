@@ -8,9 +8,11 @@ import pytest
 
 from pipeline.errors import Stalled
 from pipeline.model.engine import Engine
+from pipeline.model.processor import PreparedItem, Processor
 from pipeline.stages import watchdog
 from pipeline.stages.board import Board, Progress
 from pipeline.stages.watchdog import pulsing, watched
+from pipeline.tasks import Task
 from tests.jobs import embed, write_parquet, write_spec
 
 
@@ -90,6 +92,21 @@ def test_a_count_that_grows_is_a_move() -> None:
     with pulsing(lambda: 0, board.pulse):
         time.sleep(0.1)
     assert board.read().moves <= after + 1
+
+
+def test_a_unit_that_is_prepared_slowly_is_no_stall(
+    tmp_path: Path, tiny_checkpoint: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spec = write_spec(tmp_path, tiny_checkpoint, write_parquet(tmp_path / "docs.parquet"))
+    original = Processor.text
+
+    def slowly(self: Processor, content: str, task: Task) -> PreparedItem:
+        time.sleep(0.6)
+        return original(self, content, task)
+
+    monkeypatch.setattr(Processor, "text", slowly)
+    # four texts take more than twice as long
+    assert embed(spec, "--set", "limits.stall=1") == 0
 
 
 @pytest.mark.fault("compute.no_progress")
