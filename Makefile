@@ -4,7 +4,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 PIP    := $(BIN)/pip --disable-pip-version-check -qq
 
-.PHONY: help quickstart test test-system lint format constraints clean
+.PHONY: help quickstart test test-system test-long lint format constraints clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*##/\t/' | expand -t 14
@@ -19,6 +19,10 @@ test: $(VENV)/dev  ## set up and run the tests
 
 test-system: $(VENV)/dev  ## the tests that `make test` leaves out
 	@$(BIN)/pytest -q -m system
+
+test-long: $(VENV)/dev  ## half an hour of killing, and 2,000 simulated schedules
+	@$(BIN)/pytest -q -rP tests/chaos/test_chaos.py --rounds 22
+	@$(BIN)/pytest -q tests/simulation/test_simulation.py -k any_race --schedules 2000
 
 lint: $(VENV)/dev  ## the linters: ruff, mypy, import-linter
 	$(BIN)/ruff format --check .
