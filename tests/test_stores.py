@@ -1,5 +1,6 @@
 """How stores are reached: the spec says it, with secrets that it names and nobody is told."""
 
+import json
 import logging
 import os
 import re
@@ -176,6 +177,63 @@ def test_a_log_record_of_anybody_is_without_secrets(
     assert "it was *** of 7" in caplog.text
     assert "signed with ***" in caplog.text
     assert _CANARY not in caplog.text
+
+
+@pytest.mark.fault("security.secrets")
+def test_a_malformed_log_call_fails_nowhere_and_shows_no_secret(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    class Unprintable:
+        def __repr__(self) -> str:
+            raise RuntimeError("no text")
+
+    monkeypatch.setenv("STORE_SECRET", _CANARY)
+    resolve("env:STORE_SECRET")
+    logger = logging.getLogger("nightjar.test.malformed")
+    monkeypatch.setattr(logger, "propagate", False)
+    handler = logging.StreamHandler()
+    monkeypatch.setattr(logger, "handlers", [handler])
+    logger.warning("%d", "x")
+    logger.warning(f"%d of {_CANARY}", _CANARY, [_CANARY])
+    logger.warning("%(there)d", {"there": _CANARY})
+    logger.warning("%s", Unprintable())
+    logger.warning(Unprintable())
+    logger.warning("an exception that is none", exc_info=(_CANARY, 1))  # type: ignore[arg-type]
+    told = capsys.readouterr().err
+    assert told.count("--- Logging error ---") == 6
+    assert "Message: '%d'\nArguments: ('x',)" in told
+    assert "Message: '%d of ***'\nArguments: ('***', \"['***']\")" in told
+    assert _CANARY not in told
+
+
+_PRIVATE = "-----BEGIN PRIVATE KEY-----\nMIIEvQIBADANBgkqhkiG9w0B\n9w0BAQEFAASCBKcwggSjAgEA\nx=\n"
+_ACCOUNT = {"type": "service_account", "client_email": "me@p.example", "private_key": _PRIVATE}
+
+
+@pytest.mark.parametrize(
+    ("secret", "shown", "left"),
+    [
+        (json.dumps(_ACCOUNT), f"signed with {_PRIVATE}", "signed with ***"),
+        (json.dumps(_ACCOUNT), repr({"private_key": _PRIVATE[28:]}), "{'private_key': '***"),
+        (json.dumps(_ACCOUNT), "line MIIEvQIBADANBgkqhkiG9w0B", "line ***"),
+        (json.dumps({"a": [{"refresh_token": _CANARY}]}), f"with {_CANARY}", "with ***"),
+        # who we are is no secret, and the middle of many messages
+        (json.dumps(_ACCOUNT), "me@p.example may not write", "me@p.example may not write"),
+        (_PRIVATE, "line 9w0BAQEFAASCBKcwggSjAgEA", "line ***"),
+        ("ab/cd+ef gh", "?x=ab%2Fcd%2Bef%20gh&", "?x=***&"),
+        ("ab/cd+ef gh", "?x=ab%2Fcd%2Bef+gh&", "?x=***&"),
+        ("ab/cd+ef gh", "/ab/cd%2Bef%20gh/", "/***/"),
+        ("\udcffab/cd", "\udcffab/cd", "***"),
+    ],
+)
+@pytest.mark.fault("security.secrets")
+def test_a_secret_is_known_in_its_parts_and_spellings(
+    monkeypatch: pytest.MonkeyPatch, secret: str, shown: str, left: str
+) -> None:
+    monkeypatch.setenv("STORE_SECRET", secret)
+    resolve("env:STORE_SECRET")
+    assert redact(shown).startswith(left)
+    assert "MIIE" not in redact(shown)
 
 
 @pytest.mark.s3
