@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from jobs.arguments import parser
 from pipeline.credentials import redact
 from pipeline.errors import NightjarError, UnexpectedError
+from pipeline.stores import has_password
 
 if TYPE_CHECKING:
     from pipeline.dataset import Dataset
@@ -22,7 +23,15 @@ Command = Callable[[argparse.Namespace], None]
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code."""
-    parsed = parser().parse_args(arguments)
+    typed = sys.argv[1:] if arguments is None else arguments
+    if any(map(has_password, typed)):
+        # before anything is parsed: whoever refuses an argument shows it
+        _tell(
+            "nightjar: there is a password in a URL; name it in the `storage` section of a spec "
+            "instead, and that spec with --storage"
+        )
+        return 2
+    parsed = parser().parse_args(typed)
     try:
         _COMMANDS[parsed.command](parsed)
     except NightjarError as error:

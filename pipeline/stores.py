@@ -116,6 +116,13 @@ class StoreSpec(Section):
             raise PydanticCustomError("field", f"expected {_BY_REFERENCE}")
         return value
 
+    @field_validator("uri")
+    @classmethod
+    def _is_without_password(cls, value: str) -> str:
+        if has_password(value):
+            raise PydanticCustomError("field", "there is a password in the URL; name it as secret")
+        return value
+
     @field_validator("endpoint")
     @classmethod
     def _is_a_plain_url(cls, value: str | None) -> str | None:
@@ -142,6 +149,7 @@ class StoreSpec(Section):
         return self
 
 
-def has_password(uri: str) -> bool:
-    """Whether a URL holds a user's password."""
-    return re.match(r"[^/]+://[^/@]*:[^/@]*@", uri) is not None
+def has_password(text: str) -> bool:
+    """Whether a URL, or what begins like one, holds a user's password."""
+    # a password may hold slashes; a colon before nothing but digits is that of a port
+    return re.match(r"[^/]+://[^/@\[]*:(?!\d{1,5}(/|$))[^@]*@", text) is not None

@@ -19,7 +19,7 @@ from pipeline.credentials import redact, resolve
 from pipeline.errors import SpecError
 from pipeline.spec_file import load_spec
 from pipeline.storage import locate, use_stores
-from pipeline.stores import StoreSpec
+from pipeline.stores import StoreSpec, has_password
 from tests.faults.proxy import Rule, proxied
 from tests.jobs import embed, write_parquet, write_spec
 
@@ -123,8 +123,53 @@ def test_a_password_in_a_url_is_refused_and_not_shown(tmp_path: Path) -> None:
         with pytest.raises(SpecError, match="there is a password in the URL") as caught:
             load_spec(spec, [f"{key}=https://me:{_CANARY}@host/x"])
         assert _CANARY not in str(caught.value)
+    with pytest.raises(SpecError, match=re.escape("storage.0.uri: there is a password")) as caught:
+        load_spec(_spec_with(tmp_path / "s.yaml", spec, [{"uri": f"s3://me:{_CANARY}@b"}]))
+    assert _CANARY not in str(caught.value)
     # of Azure's own form the part before the @ is the container
     load_spec(spec, ["output.uri=abfs://container@account.dfs.core.windows.net/x"])
+
+
+@pytest.mark.parametrize(
+    "typed",
+    [
+        ["show", f"s3://KEY:{_CANARY}@b/x"],
+        ["show", f"s3://KEY:sl/a+sh{_CANARY}@b/x"],
+        ["retry", f"s3://KEY:{_CANARY}@b/x"],
+        ["export", "x", "--format", "parquet", f"s3://KEY:{_CANARY}@b/x"],
+        ["embed", f"s3://KEY:{_CANARY}@b/x"],
+        ["embed", "job.yaml", "--set", f"output.uri=s3://KEY:{_CANARY}@b/x"],
+        ["show", "x", f"s3://KEY:{_CANARY}@b/x"],
+        ["show", "x", "--version", f"s3://KEY:{_CANARY}@b/x"],
+        ["benchmark", f"s3://KEY:{_CANARY}@b/x"],
+    ],
+)
+@pytest.mark.fault("security.secrets")
+def test_a_password_that_was_typed_is_refused_and_not_repeated(
+    typed: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(typed) == 2
+    told = capsys.readouterr()
+    assert "there is a password in a URL" in told.err
+    assert _CANARY not in told.out + told.err
+
+
+@pytest.mark.parametrize(
+    ("url", "expected"),
+    [
+        ("s3://k:s@b/x", True),
+        ("s3://k:s/l/a@b/x", True),
+        ("https://u:p@host:80/x", True),
+        ("https://host:8080/a@b", False),
+        ("https://[::1]:8080/a@b", False),
+        ("s3://b/a:b@c", False),
+        ("abfs://container@account.dfs.core.windows.net/a:b@c", False),
+        ("/a:b@c", False),
+        ("ray://host:10001", False),
+    ],
+)
+def test_a_password_is_told_from_a_port_and_a_key(url: str, expected: bool) -> None:
+    assert has_password(url) is expected
 
 
 @pytest.mark.parametrize(
