@@ -72,7 +72,7 @@ def locate(uri: str) -> Location:
         SourceError: no installed package knows the protocol.
     """
     protocol = get_protocol(uri)
-    fits = (store for store in _stores if uri.startswith(store.uri))
+    fits = (store for store in _stores if store.reaches(uri))
     try:
         filesystem = _filesystem(protocol, max(fits, key=lambda s: len(s.uri), default=None))
     except (ImportError, ValueError) as error:
@@ -93,7 +93,7 @@ def use_stores(stores: Sequence[StoreSpec]) -> None:
     """Reach stores as they say, in this process from now on.
 
     Args:
-        stores: for each URL the one counts whose `uri` is its longest beginning.
+        stores: of those that reach a URL the one with the longest `uri` counts.
     """
     global _stores
     _stores = tuple(stores)

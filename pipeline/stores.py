@@ -34,7 +34,7 @@ class StoreSpec(Section):
 
     uri: str = Field(
         pattern=r"^(s3|gs|abfs)://[^@]*(@[^:@]*)?$",
-        description="the beginning of the URLs that are reached so: s3://, s3://bucket, gs://, ...",
+        description="the URL at and below which all are reached so: s3://, s3://bucket, gs://, ...",
     )
     endpoint: str | None = Field(
         None, description="URL of a store that is not the provider's own, or null"
@@ -60,6 +60,11 @@ class StoreSpec(Section):
     def protocol(self) -> str:
         """`s3`, `gs` or `abfs`."""
         return self.uri.partition("://")[0]
+
+    def reaches(self, uri: str) -> bool:
+        """Whether a URL is this one, or below it: `s3://bucket` has no say in `s3://bucket-b`."""
+        root = self.uri.rstrip("/")
+        return uri == root or uri.startswith(f"{root}/")
 
     def options(self) -> dict[str, Any]:
         """What fsspec's file system of the protocol is made with, the secrets resolved.

@@ -54,6 +54,32 @@ def test_the_longest_beginning_of_a_url_says_how_it_is_reached() -> None:
     assert locate("s3://lake/out").filesystem.endpoint_url is None
 
 
+@pytest.mark.parametrize(
+    ("root", "url", "expected"),
+    [
+        ("s3://", "s3://any/x", True),
+        ("s3://b", "s3://b", True),
+        ("s3://b", "s3://b/", True),
+        ("s3://b", "s3://b/x/*.tar", True),
+        ("s3://b/", "s3://b", True),
+        ("s3://b/", "s3://b/x", True),
+        ("s3://b/in", "s3://b/in/x", True),
+        ("s3://b", "s3://b-other", False),
+        ("s3://b", "s3://b-other/x", False),
+        ("s3://b/in", "s3://b/inner/x", False),
+        ("s3://b/in", "s3://b", False),
+        ("gs://", "s3://b", False),
+    ],
+)
+@pytest.mark.fault("security.secrets")
+def test_credentials_are_used_at_and_below_the_url_they_are_named_for(
+    root: str, url: str, expected: bool
+) -> None:
+    use_stores([_store(uri=root, endpoint="http://theirs:1")])
+    reached = getattr(locate(url).filesystem, "endpoint_url", None)
+    assert (reached == "http://theirs:1") is expected
+
+
 def test_what_is_said_reaches_the_client(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("STORE_KEY", "akia")
     (tmp_path / "secret").write_text(f"{_CANARY}\n")
