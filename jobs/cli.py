@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from jobs.arguments import parser
 from pipeline.credentials import redact
 from pipeline.errors import NightjarError, UnexpectedError
-from pipeline.stores import has_password
+from pipeline.stores import StoreSpec, has_password
 
 if TYPE_CHECKING:
     from pipeline.dataset import Dataset
@@ -68,11 +68,13 @@ def _opened(arguments: argparse.Namespace) -> "Dataset":
     return open_dataset(arguments.uri, arguments.version)
 
 
-def _use_storage(path: str | None) -> None:
+def _use_storage(path: str | None) -> Sequence[StoreSpec]:
     from pipeline.spec_file import load_spec
     from pipeline.storage import use_stores
 
-    use_stores(() if path is None else load_spec(path).storage)
+    stores = [] if path is None else load_spec(path).storage
+    use_stores(stores)
+    return stores
 
 
 def _embed(arguments: argparse.Namespace) -> None:
@@ -86,10 +88,10 @@ def _embed(arguments: argparse.Namespace) -> None:
 
 
 def _retry(arguments: argparse.Namespace) -> None:
-    _use_storage(arguments.storage)
+    storage = _use_storage(arguments.storage)
     from jobs.retry import run
 
-    run(arguments.uri, arguments.overrides, arguments.address, arguments.reasons)
+    run(arguments.uri, arguments.overrides, arguments.address, arguments.reasons, storage)
 
 
 def _benchmark(arguments: argparse.Namespace) -> None:
