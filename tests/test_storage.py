@@ -1,5 +1,6 @@
 """Object storage: one winner per create, whole objects only, and listings that can be relied on."""
 
+import errno
 import os
 import threading
 import time
@@ -64,6 +65,33 @@ def test_a_store_without_put_if_absent_is_refused_for_create() -> None:
     folder = Folder("memory://nightjar-test")
     with pytest.raises(OutputError, match="memory:// has no put-if-absent"):
         folder.create("a", b"")
+
+
+@pytest.mark.parametrize("name", ["", "deep/er"])
+@pytest.mark.fault("store.no_condition")
+def test_a_file_system_without_hard_links_is_refused_at_the_start_and_left_as_it_was(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    folder = Folder(str(tmp_path / name))
+    folder.demand_create()
+    assert list(tmp_path.iterdir()) == []
+
+    def refuse(*_: object) -> None:
+        raise PermissionError(errno.EPERM, "Operation not permitted")
+
+    monkeypatch.setattr("pipeline.durable.os.link", refuse)
+    with pytest.raises(OutputError, match="cannot be written to, or its file system has no hard"):
+        folder.demand_create()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_file_system_that_overwrites_is_refused_at_the_start(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pipeline.durable.os.link", os.replace)
+    with pytest.raises(OutputError, match="overwrites what is there"):
+        Folder(str(tmp_path)).demand_create()
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_an_unknown_protocol_is_a_sentence() -> None:
