@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from jobs.arguments import parser
 from pipeline.credentials import redact
 from pipeline.errors import NightjarError, UnexpectedError
+from pipeline.stores import StoreSpec, has_password
 
 if TYPE_CHECKING:
     from pipeline.dataset import Dataset
@@ -22,7 +23,15 @@ Command = Callable[[argparse.Namespace], None]
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code."""
-    parsed = parser().parse_args(arguments)
+    typed = sys.argv[1:] if arguments is None else arguments
+    if any(map(has_password, typed)):
+        # before anything is parsed: whoever refuses an argument shows it
+        _tell(
+            "nightjar: there is a password in a URL; name it in the `storage` section of a spec "
+            "instead, and that spec with --storage"
+        )
+        return 2
+    parsed = parser().parse_args(typed)
     try:
         _COMMANDS[parsed.command](parsed)
     except NightjarError as error:
@@ -59,11 +68,13 @@ def _opened(arguments: argparse.Namespace) -> "Dataset":
     return open_dataset(arguments.uri, arguments.version)
 
 
-def _use_storage(path: str | None) -> None:
+def _use_storage(path: str | None) -> Sequence[StoreSpec]:
     from pipeline.spec_file import load_spec
     from pipeline.storage import use_stores
 
-    use_stores(() if path is None else load_spec(path).storage)
+    stores = [] if path is None else load_spec(path).storage
+    use_stores(stores)
+    return stores
 
 
 def _embed(arguments: argparse.Namespace) -> None:
@@ -77,10 +88,10 @@ def _embed(arguments: argparse.Namespace) -> None:
 
 
 def _retry(arguments: argparse.Namespace) -> None:
-    _use_storage(arguments.storage)
+    storage = _use_storage(arguments.storage)
     from jobs.retry import run
 
-    run(arguments.uri, arguments.overrides, arguments.address, arguments.reasons)
+    run(arguments.uri, arguments.overrides, arguments.address, arguments.reasons, storage)
 
 
 def _benchmark(arguments: argparse.Namespace) -> None:

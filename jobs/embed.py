@@ -77,7 +77,9 @@ def embed(spec: JobSpec, address: str) -> RunReport:
     job = check(spec)
     entry = job.snapshot()
     if entry is not None:
-        # no cluster is started for nothing
+        # no cluster is started for nothing; another job may have been begun here meanwhile, and
+        # what is gone on with is the one whose snapshot is there
+        keep_job(job.folder, spec)
         return unchanged(spec.output.uri, entry, job.plan.skipped)
     outcome = finish(job, address)
     if outcome.receipts is None:

@@ -8,15 +8,23 @@ as they are. What a row itself lacks is mended in the source, and `nightjar embe
 import time
 from collections.abc import Sequence
 
-from jobs.embed import check, finish
+from jobs.embed import CheckedJob, check, finish
 from pipeline.driver import Outcome
-from pipeline.errors import MAY_PASS, Reason, SpecError
+from pipeline.errors import MAY_PASS, OutputError, Reason, SpecError
 from pipeline.folder import Folder
 from pipeline.job_file import kept_job
+from pipeline.log import JOB, newest_entry
+from pipeline.stores import StoreSpec
 from pipeline.work import tally
 
 
-def run(uri: str, overrides: Sequence[str], address: str, reasons: Sequence[str]) -> None:
+def run(
+    uri: str,
+    overrides: Sequence[str],
+    address: str,
+    reasons: Sequence[str],
+    storage: Sequence[StoreSpec],
+) -> None:
     """The command.
 
     Args:
@@ -24,9 +32,11 @@ def run(uri: str, overrides: Sequence[str], address: str, reasons: Sequence[str]
         overrides: `key=value` settings that win over the job that made it.
         address: which Ray, or `none`.
         reasons: those to try again; none for all that may pass.
+        storage: how stores are reached.
 
     Raises:
-        UserError: there is no job at the output, or it cannot be done any more.
+        UserError: there is no job at the output, it cannot be done any more, or it is not the one
+            whose snapshot is there.
         RunError: the run failed; nothing was committed.
     """
     unknown = [reason for reason in reasons if reason not in set(Reason)]
@@ -34,10 +44,25 @@ def run(uri: str, overrides: Sequence[str], address: str, reasons: Sequence[str]
         raise SpecError(f"--reason: {unknown[0]!r} is not one of {', '.join(Reason)}")
     chosen = frozenset(reasons or map(str, MAY_PASS))
     started = time.monotonic()
-    job = check(kept_job(Folder(uri), overrides))
+    job = check(kept_job(Folder(uri), overrides, storage))
+    _demand_its_snapshot(job)
     outcome = finish(job, address, chosen)
     print(_account(outcome, chosen, time.monotonic() - started))
     print(f"dataset: {uri} (version {outcome.entry.version})")
+
+
+def _demand_its_snapshot(job: CheckedJob) -> None:
+    """Refuse a job of which the snapshot that is there is not: it would be embedded in its place.
+
+    Where nothing was committed the job was refused, or cut off, and may be gone on with.
+    """
+    newest = newest_entry(job.folder)
+    if newest is not None and job.snapshot() is None:
+        raise OutputError(
+            f"{job.folder.uri!r}: version {newest.version} is not of the job that {JOB} describes: "
+            "the source has changed since, another job was begun here, or --set asks for other "
+            "work; run `nightjar embed` with the spec of the job that is meant, then retry"
+        )
 
 
 def _account(outcome: Outcome, chosen: frozenset[str], seconds: float) -> str:

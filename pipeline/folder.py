@@ -2,9 +2,9 @@
 
 An object's bytes are built in memory and put in one call, because a stream that is closed by an
 exception publishes half a file. The one primitive that must be atomic is put-if-absent: fsspec's
-own on local files checks and then writes, and lets several writers win, so there it is a hard link;
-object stores are asked to try it before anything depends on it, since some accept the condition and
-ignore it.
+own on local files checks and then writes, and lets several writers win, so there it is a hard link.
+It is tried before anything depends on it: some stores accept the condition and ignore it, and some
+file systems (exFAT, network and FUSE ones) have no hard links.
 """
 
 import os
@@ -109,18 +109,32 @@ class Folder:
             OutputError: says what is wrong and what will do.
         """
         self._demand_atomic_protocol()
-        if self._is_local:
-            self._demand_writable()
-            return
-        first, second = uuid.uuid4().hex.encode(), uuid.uuid4().hex.encode()
         try:
-            first = settle(self, PROBE, first)
-            with suppress(OSError):
-                self.create(PROBE, second)
-            kept = self.get(PROBE)
+            self._try_create()
         except OSError as error:
-            raise OutputError(f"output.uri: {self.uri!r} cannot be written to: {error}") from error
-        if kept != first:
+            links = ", or its file system has no hard links" if self._is_local else ""
+            raise OutputError(
+                f"output.uri: {self.uri!r} cannot be written to{links}: {error}"
+            ) from error
+
+    def _try_create(self) -> None:
+        if not self._is_local:
+            self._demand_one_winner(self, PROBE)
+            return
+        # where it would be made: a run that is refused later leaves no folder behind
+        above, name = Folder(str(self._demand_directory())), f".{uuid.uuid4().hex}.{PROBE}"
+        try:
+            self._demand_one_winner(above, name)
+        finally:
+            above.delete(name)
+
+    def _demand_one_winner(self, folder: "Folder", name: str) -> None:
+        """Create an object in a folder twice; the first must win."""
+        first, second = uuid.uuid4().hex.encode(), uuid.uuid4().hex.encode()
+        first = settle(folder, name, first)
+        with suppress(OSError):
+            folder.create(name, second)
+        if folder.get(name) != first:
             raise OutputError(
                 f"output.uri: {self.uri!r}: this store ignores If-None-Match and overwrites what "
                 "is there, so runs could lose each other's commits; use a store that honours it "
@@ -169,13 +183,15 @@ class Folder:
                 f"one of {', '.join(sorted(CREATES_ATOMICALLY))}"
             )
 
-    def _demand_writable(self) -> None:
+    def _demand_directory(self) -> Path:
+        """The folder, or the nearest above it that is there."""
         path = Path(self._at.path)
         there = next(p for p in (path, *path.parents) if p.exists())
         if not there.is_dir() or not os.access(there, os.W_OK | os.X_OK):
             raise OutputError(
                 f"output.uri: {self.uri!r}: {there} is not a directory that can be written to"
             )
+        return there
 
 
 def settle(folder: Folder, name: str, data: bytes) -> bytes:

@@ -73,13 +73,15 @@ def may_pass(error: BaseException) -> bool:
         error, FileNotFoundError | FileExistsError | PermissionError | NotADirectoryError
     ):
         return False
-    # the clients wrap one another's errors
-    causes = list(_causes(error))
-    status = next((s for s in map(_http_status, causes) if s is not None), None)
-    if status is not None:
-        return status in _PASSING_STATUS
-    broken = any(isinstance(cause, _broken_ways()) for cause in causes)
-    return broken or error.errno in _PASSING_ERRNO
+    # the clients wrap one another's errors; from the outside in, since what aiohttp makes of a body
+    # that was cut has a status of its own within, of an answer that nobody gave
+    for cause in _causes(error):
+        status = _http_status(cause)
+        if status is not None:
+            return status in _PASSING_STATUS
+        if isinstance(cause, _broken_ways()):
+            return True
+    return error.errno in _PASSING_ERRNO
 
 
 def _causes(error: BaseException) -> Iterator[BaseException]:

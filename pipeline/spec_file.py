@@ -2,9 +2,11 @@
 
 Every key is checked here, before anything is listed or loaded. Beside what the contract refuses,
 repeated keys and YAML aliases are: the first hide a mistake, the second can swell a small file
-without bound.
+without bound. A value is shown only where a known key holds it: whatever else was written, in a
+wrong place or under a misspelt key, may be a secret.
 """
 
+import re
 from collections.abc import Sequence
 from difflib import get_close_matches
 from pathlib import Path
@@ -16,9 +18,13 @@ from pydantic import ValidationError
 from pipeline.errors import SpecError
 from pipeline.section import Section
 from pipeline.spec import JobSpec, PoolSpec
+from pipeline.stores import has_password
 from pipeline.tasks import ADAPTERS
 
 _MAX_SPEC_BYTES = 1 << 20
+_WORD = re.compile(r"[A-Za-z_][A-Za-z0-9_-]{0,62}")
+"""A key that somebody may have meant; `secret:abc` is another thing."""
+_DOTTED = re.compile(r"[\w-]+(\.[\w-]+)*")
 
 
 def load_spec(path: str | Path, overrides: Sequence[str] = ()) -> JobSpec:
@@ -63,7 +69,7 @@ class _Loader(yaml.SafeLoader):
         for at, key in enumerate(keys):
             if key in keys[:at]:
                 line = node.value[at][0].start_mark.line + 1
-                raise SpecError(f"line {line}: key {key!r} is there twice")
+                raise SpecError(f"line {line}: {_named(key)} is there twice")
         return super().construct_mapping(node, deep)
 
 
@@ -81,21 +87,41 @@ def _read_yaml(path: Path) -> dict[str, Any]:
     except SpecError as error:
         raise SpecError(f"{path}, {error}") from None
     except (yaml.YAMLError, ValueError, RecursionError) as error:
-        # ValueError: a date or number of the right form and no value, such as 2024-13-45
-        raise SpecError(f"{path} is not YAML: {' '.join(str(error).split())}") from None
+        raise SpecError(f"{path} is not YAML: {_problem(error)}") from None
     if not isinstance(raw, dict):
         raise SpecError(f"{path} must hold keys and values: {', '.join(JobSpec.model_fields)}")
     return raw
 
 
+def _problem(error: Exception) -> str:
+    """What is wrong with a YAML text and where, without a word of the text."""
+    if isinstance(error, yaml.MarkedYAMLError):
+        mark = error.problem_mark or error.context_mark
+        where = f"line {mark.line + 1}, column {mark.column + 1}: " if mark else ""
+        said = " ".join(part for part in (error.context, error.problem) if part)
+        if "handle" in said or not isinstance(error, _BY_CHARACTERS):
+            # tags and anchors are quoted there, and a password may look like one
+            said = re.split("['\"]", said)[0].strip()
+        return where + said
+    if isinstance(error, yaml.reader.ReaderError):
+        return f"{error.reason} at position {error.position}"
+    if isinstance(error, RecursionError):
+        return "it is nested too deeply"
+    return "it holds a date or number of the right form and no value, such as 2024-13-45"
+
+
+_BY_CHARACTERS = (yaml.scanner.ScannerError, yaml.parser.ParserError)
+"""Errors that quote single characters and names of tokens."""
+
+
 def _set(raw: dict[str, Any], override: str) -> None:
     path, equals, text = override.partition("=")
-    if not equals or not path:
-        raise SpecError(f"--set {override!r} is not of the form key=value")
+    if not equals or not _DOTTED.fullmatch(path):
+        raise SpecError("one --set is not of the form key=value, with a dotted path for the key")
     try:
         value = yaml.load(text, _Loader)
     except (yaml.YAMLError, ValueError, RecursionError):
-        raise SpecError(f"--set {path}: {text!r} is not a YAML value") from None
+        raise SpecError(f"--set {path}: what is behind the = is not a YAML value") from None
     *parents, last = path.split(".")
     node: Any = raw
     for part in parents:
@@ -111,7 +137,7 @@ def _key(node: Any, part: str, path: str) -> str | int:
     if isinstance(node, dict):
         return part
     if not isinstance(node, list):
-        raise SpecError(f"--set {path}: there is nothing to set below {node!r}")
+        raise SpecError(f"--set {path}: there is nothing to set below a plain value")
     if not part.isdecimal() or not part.isascii() or int(part) >= len(node):
         raise SpecError(f"--set {path}: {part!r} is not one of the {len(node)} entries")
     return int(part)
@@ -127,16 +153,32 @@ def _sentence(error: ValidationError) -> str:
         return f"{place}.{message}" if place else message
     if problem["type"] == "field":
         return f"{place}: {problem['msg']}"
-    # what was written there may be a secret
-    value = "its value" if "storage" in problem["loc"] else repr(problem["input"])
+    value = "its value" if "storage" in problem["loc"] else _shown(problem["input"])
     if problem["type"] == "missing":
         return f"{place} is missing; expected {description}"
     if problem["type"] == "extra_forbidden":
         key = str(problem["loc"][-1])
         close = get_close_matches(key, fields, n=1)
         hint = f"did you mean {close[0]!r}" if close else f"the keys here are {', '.join(fields)}"
-        return f"{place}: unknown key with the value {value}; {hint}"
+        if not _WORD.fullmatch(key):
+            # such as `secret:abc`, without the space
+            above = _locate(problem["loc"][:-1])[0] or "the spec"
+            return f"{above}: one key is not a word; the keys here are {', '.join(fields)}"
+        return f"{place}: unknown key; {hint}"
     return f"{place}: {value} is not valid; expected {description}"
+
+
+def _shown(value: Any) -> str:
+    """A value of a known key, without what is below it and without a password."""
+    if isinstance(value, dict):
+        return "a mapping"
+    if isinstance(value, list):
+        return f"[{', '.join(map(_shown, value))}]"
+    return "its value" if isinstance(value, str) and has_password(value) else repr(value)
+
+
+def _named(key: object) -> str:
+    return f"key {key!r}" if isinstance(key, str) and _WORD.fullmatch(key) else "a key"
 
 
 def _locate(loc: tuple[int | str, ...]) -> tuple[str, list[str], str]:

@@ -1,18 +1,14 @@
 """Object storage by URL, through fsspec; a local directory is one case of it."""
 
-import hashlib
 import io
 import os
 import posixpath
-import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache, partial
-from pathlib import Path
 from typing import Any, BinaryIO, cast
 
 import fsspec
-from filelock import FileLock
 from fsspec import AbstractFileSystem
 from fsspec.utils import get_protocol
 
@@ -72,7 +68,7 @@ def locate(uri: str) -> Location:
         SourceError: no installed package knows the protocol.
     """
     protocol = get_protocol(uri)
-    fits = (store for store in _stores if uri.startswith(store.uri))
+    fits = (store for store in _stores if store.reaches(uri))
     try:
         filesystem = _filesystem(protocol, max(fits, key=lambda s: len(s.uri), default=None))
     except (ImportError, ValueError) as error:
@@ -93,7 +89,7 @@ def use_stores(stores: Sequence[StoreSpec]) -> None:
     """Reach stores as they say, in this process from now on.
 
     Args:
-        stores: for each URL the one counts whose `uri` is its longest beginning.
+        stores: of those that reach a URL the one with the longest `uri` counts.
     """
     global _stores
     _stores = tuple(stores)
@@ -249,35 +245,6 @@ def base_directory(pattern: str) -> str:
         return cast(str, at.filesystem.unstrip_protocol("/".join(parts[:first])))
     path = at.path if at.filesystem.isdir(at.path) else posixpath.dirname(at.path)
     return cast(str, at.filesystem.unstrip_protocol(path))
-
-
-def local_copy(uri: str, cache: Path) -> Path:
-    """A folder of objects as a local directory: itself when it is one, else a copy, made once.
-
-    Args:
-        uri: of the folder.
-        cache: the local directory that holds the copies, one for each content.
-
-    Raises:
-        SourceError: the folder is empty, or cannot be read.
-    """
-    at = locate(uri)
-    if at.protocol == "file":
-        return Path(at.path)
-    objects = list_objects(uri)
-    if not objects:
-        raise SourceError(f"no object below {uri!r}")
-    listing = "\n".join(f"{o.uri} {o.size} {o.etag}" for o in objects)
-    target = cache / hashlib.sha256(listing.encode()).hexdigest()[:32]
-    cache.mkdir(parents=True, exist_ok=True)
-    # of several workers on one host one copies and the others wait for it; a lock of a process that
-    # dies is free again
-    with FileLock(f"{target}.lock"):
-        if not target.is_dir():
-            with tempfile.TemporaryDirectory(dir=cache) as temporary:
-                at.filesystem.get(at.path, f"{temporary}/copy", recursive=True)
-                os.rename(f"{temporary}/copy", target)
-    return target
 
 
 def _stored(at: Location, path: str, info: dict[str, Any]) -> StoredObject:

@@ -34,7 +34,7 @@ class StoreSpec(Section):
 
     uri: str = Field(
         pattern=r"^(s3|gs|abfs)://[^@]*(@[^:@]*)?$",
-        description="the beginning of the URLs that are reached so: s3://, s3://bucket, gs://, ...",
+        description="the URL at and below which all are reached so: s3://, s3://bucket, gs://, ...",
     )
     endpoint: str | None = Field(
         None, description="URL of a store that is not the provider's own, or null"
@@ -60,6 +60,11 @@ class StoreSpec(Section):
     def protocol(self) -> str:
         """`s3`, `gs` or `abfs`."""
         return self.uri.partition("://")[0]
+
+    def reaches(self, uri: str) -> bool:
+        """Whether a URL is this one, or below it: `s3://bucket` has no say in `s3://bucket-b`."""
+        root = self.uri.rstrip("/")
+        return uri == root or uri.startswith(f"{root}/")
 
     def options(self) -> dict[str, Any]:
         """What fsspec's file system of the protocol is made with, the secrets resolved.
@@ -116,6 +121,13 @@ class StoreSpec(Section):
             raise PydanticCustomError("field", f"expected {_BY_REFERENCE}")
         return value
 
+    @field_validator("uri")
+    @classmethod
+    def _is_without_password(cls, value: str) -> str:
+        if has_password(value):
+            raise PydanticCustomError("field", "there is a password in the URL; name it as secret")
+        return value
+
     @field_validator("endpoint")
     @classmethod
     def _is_a_plain_url(cls, value: str | None) -> str | None:
@@ -142,6 +154,7 @@ class StoreSpec(Section):
         return self
 
 
-def has_password(uri: str) -> bool:
-    """Whether a URL holds a user's password."""
-    return re.match(r"[^/]+://[^/@]*:[^/@]*@", uri) is not None
+def has_password(text: str) -> bool:
+    """Whether a URL, or what begins like one, holds a user's password."""
+    # a password may hold slashes; a colon before nothing but digits is that of a port
+    return re.match(r"[^/]+://[^/@\[]*:(?!\d{1,5}(/|$))[^@]*@", text) is not None

@@ -153,7 +153,10 @@ def test_a_mistake_is_one_sentence_with_path_value_and_expectation(
     leaf = value
     while isinstance(leaf, dict | list) and leaf:
         leaf = list(leaf.values())[-1] if isinstance(leaf, dict) else leaf[-1]
-    if not (value is ABSENT or leaf == {} or "needs the column" in expected):
+    if "unknown key" in sentence:
+        # it may be a secret under a misspelt key
+        assert repr(leaf) not in sentence
+    elif not (value is ABSENT or leaf == {} or "needs the column" in expected):
         assert repr(leaf) in sentence or str(leaf) in sentence
 
 
@@ -275,9 +278,10 @@ def test_an_override_reaches_into_a_list_of_sources(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("override", "expected"),
     [
-        ("name", "--set 'name' is not of the form key=value"),
-        ("=x", "--set '=x' is not of the form key=value"),
-        ("name=[1", "--set name: '[1' is not a YAML value"),
+        ("name", "one --set is not of the form key=value"),
+        ("=x", "one --set is not of the form key=value"),
+        ("na me=x", "one --set is not of the form key=value"),
+        ("name=[1", "--set name: what is behind the = is not a YAML value"),
         ("source.keep.2=x", "--set source.keep.2: '2' is not one of the 2 entries"),
         ("source.keep.x=x", "--set source.keep.x: 'x' is not one of the 2 entries"),
         ("name=*x", "aliases"),
@@ -289,6 +293,62 @@ def test_a_bad_override_is_one_sentence(tmp_path: Path, override: str, expected:
     if override == "model.max_length=no":
         expected = "model.max_length: False"  # YAML 1.1 reads `no` as a boolean
     assert expected in _refusal(tmp_path, EXAMPLE, override)
+
+
+_CANARY = "wJalrXUtnFEMI"
+_MISPLACED = {
+    "a misspelt section": ({"storages": [{"secret": _CANARY}]}, "storages: unknown key; did you"),
+    "a wrong place": ({"output": {"uri": "x", "secret": _CANARY}}, "output.secret: unknown key"),
+    "below a key of another kind": (
+        {"name": {"secret": _CANARY}},
+        "name: a mapping is not valid; expected",
+    ),
+    "in a list there": ({"name": [{"secret": _CANARY}]}, "name: [a mapping] is not valid"),
+    "no space": ({"output": {f"secret:{_CANARY}": None}}, "output: one key is not a word"),
+    "no space at the top": ({f"secret:{_CANARY}": None}, "the spec: one key is not a word"),
+    "a password": ({"name": f"s3://k:{_CANARY}@b"}, "name: its value is not valid"),
+}
+_BROKEN = {
+    "an open quote": (f'storage:\n- secret: "{_CANARY}\n', "line 3, column 1: while scanning a"),
+    "a tab": (f"storage:\n\tsecret: {_CANARY}", "line 2, column 1: while scanning"),
+    "no colon": (f"storage:\n- uri: s3://\n  {_CANARY}\n  x: 1", "could not find expected ':'"),
+    "a tag": (f"name: !{_CANARY} x", "line 1, column 7: could not determine a constructor for the"),
+    "a handle": (f"name: !{_CANARY}!x x", "line 1, column 7: while parsing a node found undefined"),
+    "an anchor": (f"name: &{_CANARY} x\nb: &{_CANARY} y", "line 2, column 4: found duplicate"),
+    "a key twice": (f"{{secret={_CANARY}: 1, secret={_CANARY}: 2}}", "a key is there twice"),
+}
+
+
+@pytest.mark.parametrize("name", [*_MISPLACED, *_BROKEN])
+@pytest.mark.fault("security.secrets")
+def test_what_is_written_in_a_wrong_place_is_not_shown(tmp_path: Path, name: str) -> None:
+    if name in _MISPLACED:
+        part, expected = _MISPLACED[name]
+        content = yaml.safe_dump(yaml.safe_load(EXAMPLE) | part)
+    else:
+        content, expected = _BROKEN[name]
+    sentence = _refusal(tmp_path, content)
+    assert expected in sentence
+    assert _CANARY not in sentence
+
+
+@pytest.mark.parametrize(
+    "override",
+    [
+        f"storage.0.secret {_CANARY}",
+        f"storage.0.secret:{_CANARY}==",
+        f"name='{_CANARY}",
+        f"name=!{_CANARY} x",
+        f"storages.x={_CANARY}",
+        f"{_CANARY}.=x",
+    ],
+)
+@pytest.mark.fault("security.secrets")
+def test_an_override_that_went_wrong_is_not_shown(tmp_path: Path, override: str) -> None:
+    assert _CANARY not in _refusal(tmp_path, EXAMPLE, override)
+    with_secret = EXAMPLE + f"storage: [{{uri: 's3://', secret: {_CANARY}}}]\n"
+    assert _CANARY not in _refusal(tmp_path, with_secret, "storage.0.secret.x=1")
+    assert _CANARY not in _refusal(tmp_path, with_secret, "source.keep.0.x=1")
 
 
 @pytest.mark.parametrize("override", ["source.keep.0.x=1", "source.keep.²=1", "name=2024-13-45"])

@@ -1,9 +1,8 @@
 """Object storage: one winner per create, whole objects only, and listings that can be relied on."""
 
+import errno
 import os
 import threading
-import time
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -12,7 +11,6 @@ from pipeline.errors import OutputError, SourceError
 from pipeline.folder import Folder
 from pipeline.storage import (
     base_directory,
-    local_copy,
     locate,
 )
 
@@ -66,6 +64,33 @@ def test_a_store_without_put_if_absent_is_refused_for_create() -> None:
         folder.create("a", b"")
 
 
+@pytest.mark.parametrize("name", ["", "deep/er"])
+@pytest.mark.fault("store.no_condition")
+def test_a_file_system_without_hard_links_is_refused_at_the_start_and_left_as_it_was(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    folder = Folder(str(tmp_path / name))
+    folder.demand_create()
+    assert list(tmp_path.iterdir()) == []
+
+    def refuse(*_: object) -> None:
+        raise PermissionError(errno.EPERM, "Operation not permitted")
+
+    monkeypatch.setattr("pipeline.durable.os.link", refuse)
+    with pytest.raises(OutputError, match="cannot be written to, or its file system has no hard"):
+        folder.demand_create()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_file_system_that_overwrites_is_refused_at_the_start(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pipeline.durable.os.link", os.replace)
+    with pytest.raises(OutputError, match="overwrites what is there"):
+        Folder(str(tmp_path)).demand_create()
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_an_unknown_protocol_is_a_sentence() -> None:
     with pytest.raises(SourceError, match="'gopher://x/y': cannot open gopher:// locations"):
         locate("gopher://x/y")
@@ -80,52 +105,3 @@ def test_relative_paths_begin_at_the_directory_before_the_first_glob(
 ) -> None:
     Folder(str(tmp_path)).put("x/y.tar", b"")
     assert locate(base_directory(f"{tmp_path}/{pattern}")).path == f"{tmp_path}{base}"
-
-
-@pytest.mark.s3
-def test_a_folder_of_objects_is_copied_once_and_again_when_it_changes(
-    bucket: str, tmp_path: Path
-) -> None:
-    folder = Folder(f"{bucket}/model")
-    folder.put("config.json", b"{}")
-    folder.put("adapters/a.bin", b"a")
-    copy = local_copy(folder.uri, tmp_path / "cache")
-    assert (copy / "adapters/a.bin").read_bytes() == b"a"
-    (copy / "mark").touch()
-    assert (local_copy(folder.uri, tmp_path / "cache") / "mark").exists()
-    folder.put("adapters/a.bin", b"b")
-    other = local_copy(folder.uri, tmp_path / "cache")
-    assert (other / "adapters/a.bin").read_bytes() == b"b"
-    kept = {name for name in os.listdir(tmp_path / "cache") if not name.endswith(".lock")}
-    assert kept == {copy.name, other.name}
-    with pytest.raises(SourceError, match="no object below"):
-        local_copy(f"{bucket}/absent", tmp_path / "cache")
-
-
-def test_workers_that_start_together_fetch_one_copy(
-    bucket: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    Folder(f"{bucket}/checkpoint").put("weights", b"heavy")
-    made: list[str] = []
-    rename = os.rename
-
-    def counted(copy: str, target: Path) -> None:
-        made.append(copy)
-        # long enough for all others to have come
-        time.sleep(0.3)
-        rename(copy, target)
-
-    monkeypatch.setattr(os, "rename", counted)
-    with ThreadPoolExecutor(6) as workers:
-        found = workers.map(
-            lambda _: local_copy(f"{bucket}/checkpoint", tmp_path / "cache"), range(6)
-        )
-        copies = set(found)
-    assert len(made) == 1
-    assert [(copy / "weights").read_bytes() for copy in copies] == [b"heavy"]
-
-
-def test_a_local_folder_is_used_where_it_is(tmp_path: Path) -> None:
-    assert local_copy(str(tmp_path), tmp_path / "cache") == tmp_path
-    assert local_copy(f"file://{tmp_path}", tmp_path / "cache") == tmp_path
-    assert not (tmp_path / "cache").exists()

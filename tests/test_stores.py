@@ -1,5 +1,6 @@
 """How stores are reached: the spec says it, with secrets that it names and nobody is told."""
 
+import json
 import logging
 import os
 import re
@@ -18,7 +19,7 @@ from pipeline.credentials import redact, resolve
 from pipeline.errors import SpecError
 from pipeline.spec_file import load_spec
 from pipeline.storage import locate, use_stores
-from pipeline.stores import StoreSpec
+from pipeline.stores import StoreSpec, has_password
 from tests.faults.proxy import Rule, proxied
 from tests.jobs import embed, write_parquet, write_spec
 
@@ -51,6 +52,32 @@ def test_the_longest_beginning_of_a_url_says_how_it_is_reached() -> None:
     assert locate("/lake/in").protocol == "file"
     use_stores([narrow])
     assert locate("s3://lake/out").filesystem.endpoint_url is None
+
+
+@pytest.mark.parametrize(
+    ("root", "url", "expected"),
+    [
+        ("s3://", "s3://any/x", True),
+        ("s3://b", "s3://b", True),
+        ("s3://b", "s3://b/", True),
+        ("s3://b", "s3://b/x/*.tar", True),
+        ("s3://b/", "s3://b", True),
+        ("s3://b/", "s3://b/x", True),
+        ("s3://b/in", "s3://b/in/x", True),
+        ("s3://b", "s3://b-other", False),
+        ("s3://b", "s3://b-other/x", False),
+        ("s3://b/in", "s3://b/inner/x", False),
+        ("s3://b/in", "s3://b", False),
+        ("gs://", "s3://b", False),
+    ],
+)
+@pytest.mark.fault("security.secrets")
+def test_credentials_are_used_at_and_below_the_url_they_are_named_for(
+    root: str, url: str, expected: bool
+) -> None:
+    use_stores([_store(uri=root, endpoint="http://theirs:1")])
+    reached = getattr(locate(url).filesystem, "endpoint_url", None)
+    assert (reached == "http://theirs:1") is expected
 
 
 def test_what_is_said_reaches_the_client(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -122,8 +149,53 @@ def test_a_password_in_a_url_is_refused_and_not_shown(tmp_path: Path) -> None:
         with pytest.raises(SpecError, match="there is a password in the URL") as caught:
             load_spec(spec, [f"{key}=https://me:{_CANARY}@host/x"])
         assert _CANARY not in str(caught.value)
+    with pytest.raises(SpecError, match=re.escape("storage.0.uri: there is a password")) as caught:
+        load_spec(_spec_with(tmp_path / "s.yaml", spec, [{"uri": f"s3://me:{_CANARY}@b"}]))
+    assert _CANARY not in str(caught.value)
     # of Azure's own form the part before the @ is the container
     load_spec(spec, ["output.uri=abfs://container@account.dfs.core.windows.net/x"])
+
+
+@pytest.mark.parametrize(
+    "typed",
+    [
+        ["show", f"s3://KEY:{_CANARY}@b/x"],
+        ["show", f"s3://KEY:sl/a+sh{_CANARY}@b/x"],
+        ["retry", f"s3://KEY:{_CANARY}@b/x"],
+        ["export", "x", "--format", "parquet", f"s3://KEY:{_CANARY}@b/x"],
+        ["embed", f"s3://KEY:{_CANARY}@b/x"],
+        ["embed", "job.yaml", "--set", f"output.uri=s3://KEY:{_CANARY}@b/x"],
+        ["show", "x", f"s3://KEY:{_CANARY}@b/x"],
+        ["show", "x", "--version", f"s3://KEY:{_CANARY}@b/x"],
+        ["benchmark", f"s3://KEY:{_CANARY}@b/x"],
+    ],
+)
+@pytest.mark.fault("security.secrets")
+def test_a_password_that_was_typed_is_refused_and_not_repeated(
+    typed: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(typed) == 2
+    told = capsys.readouterr()
+    assert "there is a password in a URL" in told.err
+    assert _CANARY not in told.out + told.err
+
+
+@pytest.mark.parametrize(
+    ("url", "expected"),
+    [
+        ("s3://k:s@b/x", True),
+        ("s3://k:s/l/a@b/x", True),
+        ("https://u:p@host:80/x", True),
+        ("https://host:8080/a@b", False),
+        ("https://[::1]:8080/a@b", False),
+        ("s3://b/a:b@c", False),
+        ("abfs://container@account.dfs.core.windows.net/a:b@c", False),
+        ("/a:b@c", False),
+        ("ray://host:10001", False),
+    ],
+)
+def test_a_password_is_told_from_a_port_and_a_key(url: str, expected: bool) -> None:
+    assert has_password(url) is expected
 
 
 @pytest.mark.parametrize(
@@ -176,6 +248,63 @@ def test_a_log_record_of_anybody_is_without_secrets(
     assert "it was *** of 7" in caplog.text
     assert "signed with ***" in caplog.text
     assert _CANARY not in caplog.text
+
+
+@pytest.mark.fault("security.secrets")
+def test_a_malformed_log_call_fails_nowhere_and_shows_no_secret(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    class Unprintable:
+        def __repr__(self) -> str:
+            raise RuntimeError("no text")
+
+    monkeypatch.setenv("STORE_SECRET", _CANARY)
+    resolve("env:STORE_SECRET")
+    logger = logging.getLogger("nightjar.test.malformed")
+    monkeypatch.setattr(logger, "propagate", False)
+    handler = logging.StreamHandler()
+    monkeypatch.setattr(logger, "handlers", [handler])
+    logger.warning("%d", "x")
+    logger.warning(f"%d of {_CANARY}", _CANARY, [_CANARY])
+    logger.warning("%(there)d", {"there": _CANARY})
+    logger.warning("%s", Unprintable())
+    logger.warning(Unprintable())
+    logger.warning("an exception that is none", exc_info=(_CANARY, 1))  # type: ignore[arg-type]
+    told = capsys.readouterr().err
+    assert told.count("--- Logging error ---") == 6
+    assert "Message: '%d'\nArguments: ('x',)" in told
+    assert "Message: '%d of ***'\nArguments: ('***', \"['***']\")" in told
+    assert _CANARY not in told
+
+
+_PRIVATE = "-----BEGIN PRIVATE KEY-----\nMIIEvQIBADANBgkqhkiG9w0B\n9w0BAQEFAASCBKcwggSjAgEA\nx=\n"
+_ACCOUNT = {"type": "service_account", "client_email": "me@p.example", "private_key": _PRIVATE}
+
+
+@pytest.mark.parametrize(
+    ("secret", "shown", "left"),
+    [
+        (json.dumps(_ACCOUNT), f"signed with {_PRIVATE}", "signed with ***"),
+        (json.dumps(_ACCOUNT), repr({"private_key": _PRIVATE[28:]}), "{'private_key': '***"),
+        (json.dumps(_ACCOUNT), "line MIIEvQIBADANBgkqhkiG9w0B", "line ***"),
+        (json.dumps({"a": [{"refresh_token": _CANARY}]}), f"with {_CANARY}", "with ***"),
+        # who we are is no secret, and the middle of many messages
+        (json.dumps(_ACCOUNT), "me@p.example may not write", "me@p.example may not write"),
+        (_PRIVATE, "line 9w0BAQEFAASCBKcwggSjAgEA", "line ***"),
+        ("ab/cd+ef gh", "?x=ab%2Fcd%2Bef%20gh&", "?x=***&"),
+        ("ab/cd+ef gh", "?x=ab%2Fcd%2Bef+gh&", "?x=***&"),
+        ("ab/cd+ef gh", "/ab/cd%2Bef%20gh/", "/***/"),
+        ("\udcffab/cd", "\udcffab/cd", "***"),
+    ],
+)
+@pytest.mark.fault("security.secrets")
+def test_a_secret_is_known_in_its_parts_and_spellings(
+    monkeypatch: pytest.MonkeyPatch, secret: str, shown: str, left: str
+) -> None:
+    monkeypatch.setenv("STORE_SECRET", secret)
+    resolve("env:STORE_SECRET")
+    assert redact(shown).startswith(left)
+    assert "MIIE" not in redact(shown)
 
 
 @pytest.mark.s3

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import pyarrow as pa
 
+from pipeline.copies import local_copy
 from pipeline.errors import RunError
 from pipeline.fingerprint import fingerprint
 from pipeline.folder import Folder
@@ -23,7 +24,7 @@ from pipeline.stages.plan import Plan
 from pipeline.stages.prepare import Prepare
 from pipeline.stages.sink import Sink
 from pipeline.stages.source import read_units
-from pipeline.storage import local_copy, use_stores
+from pipeline.storage import use_stores
 from pipeline.stores import StoreSpec
 from pipeline.versions import installed
 from pipeline.work import Receipt, WorkUnit

@@ -171,7 +171,8 @@ CATALOGUE = {
     ),
     "store.conflict": _line("409 ConditionalRequestConflict", "survived: it is tried again"),
     "store.no_condition": _line(
-        "a store that ignores If-None-Match", "refused at the start, by a probe"
+        "a store that ignores If-None-Match, a disk without hard links",
+        "refused at the start, by a probe",
     ),
     "store.partial_upload": _line(
         "killed during an upload", "survived: nothing half is ever visible"
@@ -280,7 +281,7 @@ CATALOGUE = {
         "secrets in a spec, a URL, a log, an error",
         "named and never written; refused where they are; blotted out of what is told",
     ),
-    "security.weights": _line("pickled weights", "refused; they are never opened"),
+    "security.weights": _line("pickled weights", "never opened; refused where there are no others"),
 }
 """Every line, by its key."""
 

@@ -15,8 +15,9 @@ from pipeline.log import JOB
 from pipeline.model.engine import Engine
 from pipeline.model.outputs import Embeddings
 from pipeline.model.processor import PreparedItem
+from pipeline.stores import StoreSpec
 from pipeline.tasks import Task
-from tests.jobs import TEXTS, embed, png, write_spec
+from tests.jobs import TEXTS, embed, embed_killed_after, png, write_parquet, write_spec
 
 _ABSENT = "pages/late.png"
 
@@ -191,3 +192,100 @@ def test_a_file_that_was_damaged_since_is_not_carried_over(
     assert _retry(tmp_path) == 2
     assert "is damaged: its sha256 has changed" in capsys.readouterr().err
     assert open_dataset(str(tmp_path / "out")).version == 1
+
+
+@pytest.mark.fault("compute.two_configs")
+def test_another_job_that_was_begun_there_is_not_embedded_by_a_retry(
+    tmp_path: Path, spec: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert embed(spec) == 0
+    before = open_dataset(str(tmp_path / "out"))
+    other = json.loads(spec.read_text())
+    other["source"] = write_parquet(tmp_path / "b.parquet") | {"keep": []}
+    (tmp_path / "other").mkdir()
+    other_spec = tmp_path / "other/job.yaml"
+    other_spec.write_text(json.dumps(other))
+    embed_killed_after(0, other_spec)
+    assert "b.parquet" in (tmp_path / "out" / JOB).read_text()
+    (tmp_path / _ABSENT).write_bytes(png(2))
+    capsys.readouterr()
+    assert _retry(tmp_path) == 2
+    told = capsys.readouterr().err
+    assert f"version 1 is not of the job that {JOB} describes" in told
+    assert "run `nightjar embed` with the spec of the job that is meant, then retry" in told
+    assert open_dataset(str(tmp_path / "out")).version == 1
+    # the way out
+    assert embed(spec) == 0
+    assert "up to date" in capsys.readouterr().out
+    assert _retry(tmp_path) == 0
+    after = open_dataset(str(tmp_path / "out"))
+    assert _there(after) == sorted([*_there(before), (1, "image")])
+
+
+@pytest.mark.parametrize("change", ["source", "override"])
+def test_other_work_than_that_of_the_snapshot_is_not_embedded_by_a_retry(
+    tmp_path: Path, spec: Path, capsys: pytest.CaptureFixture[str], change: str
+) -> None:
+    assert embed(spec) == 0
+    if change == "source":
+        docs = tmp_path / "docs.jsonl"
+        docs.write_text(docs.read_text().replace("owl", "nightjar"))
+    more = ("--set", "source.image=null") if change == "override" else ()
+    assert _retry(tmp_path, *more) == 2
+    assert "version 1 is not of the job" in capsys.readouterr().err
+    assert open_dataset(str(tmp_path / "out")).version == 1
+
+
+def test_a_run_that_was_cut_off_before_any_snapshot_is_gone_on_with(
+    tmp_path: Path, spec: Path
+) -> None:
+    embed_killed_after(0, spec)
+    assert _retry(tmp_path) == 0
+    assert open_dataset(str(tmp_path / "out")).version == 1
+
+
+_CANARY = "wJalrXUtnFEMI-canary"
+
+
+@pytest.mark.fault("security.secrets")
+def test_a_dataset_cannot_have_a_file_of_whoever_retries_it_sent_anywhere(
+    tmp_path: Path, spec: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert embed(spec) == 0
+    job = tmp_path / "out" / JOB
+    (tmp_path / "mine").write_text(_CANARY)
+    named = f"file:{tmp_path / 'mine'}"
+    store = {"uri": "s3://", "endpoint": "http://127.0.0.1:9", "key": named, "secret": named}
+    job.write_text(json.dumps(json.loads(job.read_text()) | {"storage": [store]}))
+    reached: list[object] = []
+    monkeypatch.setattr("jobs.embed.use_stores", reached.append)
+    assert _retry(tmp_path) == 0
+    assert reached == [[]]
+    # nor is it kept
+    assert "storage" not in json.loads(job.read_text())
+
+
+@pytest.mark.fault("security.secrets")
+def test_how_stores_are_reached_is_not_kept_and_comes_with_the_retry(
+    tmp_path: Path,
+    spec: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    stores = [{"uri": "s3://lake", "endpoint": "http://theirs:1"}]
+    spec.write_text(json.dumps(json.loads(spec.read_text()) | {"storage": stores}))
+    assert embed(spec) == 0
+    assert "storage" not in json.loads((tmp_path / "out" / JOB).read_text())
+    reached: list[object] = []
+    workers: list[object] = []
+    monkeypatch.setattr("jobs.embed.use_stores", reached.append)
+    monkeypatch.setattr("pipeline.stages.recipe.use_stores", workers.append)
+    (tmp_path / _ABSENT).write_bytes(png(2))
+    assert _retry(tmp_path, "--storage", str(spec)) == 0
+    mine = [StoreSpec(uri="s3://lake", endpoint="http://theirs:1")]
+    assert reached == [mine]
+    assert workers
+    assert all(stores == tuple(mine) for stores in workers)
+    capsys.readouterr()
+    assert _retry(tmp_path, "--set", "storage=[]") == 2
+    assert "--set storage: give a spec that says so with --storage SPEC" in capsys.readouterr().err
