@@ -110,6 +110,7 @@ def test_shards_that_cannot_be_read_are_passed_over_and_listed_when_the_spec_say
     for _ in range(2):
         assert embed(spec) == 0
         told = capsys.readouterr().out
+        assert "; 2 shards passed over, with rows that this version has not\n" in told
         assert f"passed over: {docs / '2.parquet'} cannot be read as Parquet: " in told
         assert f"passed over: {docs / 'b.tar'} cannot be read as an uncompressed tar: " in told
     assert "up to date" in told
