@@ -17,6 +17,7 @@ from fsspec import AbstractFileSystem
 from fsspec.utils import get_protocol
 
 from pipeline.errors import SourceChanged, SourceError
+from pipeline.links import demand_within
 from pipeline.patience import FIRST_PATIENCE, PATIENCE, patiently
 from pipeline.ranges import Ranges
 from pipeline.stores import StoreSpec
@@ -128,7 +129,7 @@ def list_objects(pattern: str, suffixes: tuple[str, ...] = ()) -> list[StoredObj
         suffixes: for a directory, only names that end in one of these, in any case.
 
     Raises:
-        SourceError: the store cannot be read.
+        SourceError: the store cannot be read, or a local link leads out of the directory.
     """
     at = locate(pattern)
     search = at.filesystem.glob if _GLOB & set(at.path) else at.filesystem.find
@@ -143,15 +144,21 @@ def list_objects(pattern: str, suffixes: tuple[str, ...] = ()) -> list[StoredObj
     if isinstance(found, list):
         # adlfs forgets the details of a path that is one object
         found = {path: _information(at, path) for path in found}
-    if suffixes and search == at.filesystem.find and set(found) != {at.path}:
-        found = {path: info for path, info in found.items() if path.lower().endswith(suffixes)}
-    return [
-        _stored(at, path, info)
-        for path, info in sorted(cast("dict[str, dict[str, Any]]", found).items())
+    whole = not suffixes or search == at.filesystem.glob or set(found) == {at.path}
+    listed = []
+    for path, info in sorted(cast("dict[str, dict[str, Any]]", found).items()):
         # an object that is named as it is was meant
-        if info["type"] == "file"
-        and (path == at.path or not _is_bookkeeping(path.removeprefix(base)))
-    ]
+        named = path == at.path
+        if not named and _is_bookkeeping(path.removeprefix(base)):
+            continue
+        wanted = whole or path.lower().endswith(suffixes)
+        if info.get("islink") and not named and (wanted or at.filesystem.isdir(path)):
+            demand_within(path, base)
+            # the listing told of the link, and not of what it leads to
+            info = _information(at, path)
+        if wanted and info["type"] == "file":
+            listed.append(_stored(at, path, info))
+    return listed
 
 
 def open_object(stored: StoredObject, ahead: int = _READ_AHEAD) -> BinaryIO:

@@ -11,6 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from pipeline.errors import Reason, RowError
+from pipeline.links import leads_below
 from pipeline.source_spec import SourceSpec
 from pipeline.storage import base_directory, locate, read_object
 from pipeline.web import fetch, is_url
@@ -73,13 +74,6 @@ def _below(base: str, path: str) -> str:
     uri = f"{base.rstrip('/')}/{posixpath.normpath(path)}"
     at = locate(uri)
     # a symbolic link below the source may still point out of it
-    if at.protocol == "file" and not _leads_below(Path(at.path), Path(locate(base).path)):
+    if at.protocol == "file" and not leads_below(Path(at.path), Path(locate(base).path)):
         raise RowError(Reason.UNSAFE_PATH, f"{path[:200]!r} is a link out of the source")
     return uri
-
-
-def _leads_below(path: Path, base: Path) -> bool:
-    try:
-        return path.resolve().is_relative_to(base.resolve())
-    except RuntimeError:  # a loop of links
-        return False

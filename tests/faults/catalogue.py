@@ -140,7 +140,8 @@ CATALOGUE = {
     ),
     "file.skipped": _line(
         "the same, and the spec says `on_bad_file: skip`",
-        "passed over and listed in the report",
+        "passed over, counted and listed in the report; one that the store does not give ends the "
+        "run",
     ),
     "file.bit_flip": _line(
         "a flipped bit in a Parquet page with a checksum", "failed, naming the file"
@@ -156,6 +157,11 @@ CATALOGUE = {
     "file.gone": _line(
         "deleted while the run reads it",
         "failed, naming it; an image of a folder is set aside: `image_not_found`",
+    ),
+    "file.link": _line(
+        "a symbolic link below the source",
+        "embedded like the file it leads to; refused by name where that is outside, gone or a "
+        "directory",
     ),
     "file.extension_types": _line(
         "a Parquet column of an extension type, such as Ray's pickled objects",
