@@ -20,7 +20,7 @@ from itertools import islice
 
 from jobs.progress import display
 from pipeline.commit import demand_fit, demand_healthy, digest, find_snapshot
-from pipeline.dataset import read_quarantine
+from pipeline.dataset import demand_there, read_quarantine
 from pipeline.driver import Outcome, drive
 from pipeline.errors import RunError
 from pipeline.folder import Folder
@@ -78,9 +78,11 @@ def embed(spec: JobSpec, address: str) -> RunReport:
     entry = job.snapshot()
     if entry is not None:
         # no cluster is started for nothing
+        demand_there(job.folder, entry)
         return unchanged(spec.output.uri, entry, job.plan.skipped)
     outcome = finish(job, address)
     if outcome.receipts is None:
+        demand_there(job.folder, outcome.entry)
         return unchanged(spec.output.uri, outcome.entry, job.plan.skipped)
     return account(
         outcome.receipts,

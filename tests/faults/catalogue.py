@@ -47,6 +47,7 @@ SECTIONS = {
     "id": "Ids",
     "file": "Files",
     "store": "Object store",
+    "output": "Committed datasets",
     "compute": "Compute",
     "security": "What comes from outside",
 }
@@ -204,6 +205,15 @@ CATALOGUE = {
         "a host that stops before its disk has written",
         "survived: a file and its directory are synced before they count",
         open="needs a file system that forgets; not tested",
+    ),
+    "output.damaged": _line(
+        "a file of a dataset is cut, gone or changed",
+        "refused by whoever reads it, naming it and the way out; `embed` does not call it up to "
+        "date, `retry` embeds what is lost again",
+    ),
+    "output.path": _line(
+        "a record or a manifest names a file elsewhere: `../`, an absolute path",
+        "refused before anything is opened",
     ),
     "compute.out_of_memory": _line(
         "the device's memory does not hold a pack",
