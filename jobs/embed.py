@@ -18,6 +18,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from itertools import islice
 
+from jobs.printed import printed
 from jobs.progress import display
 from pipeline.commit import demand_fit, demand_healthy, digest, find_snapshot
 from pipeline.dataset import demand_there, read_quarantine
@@ -171,7 +172,8 @@ def _accept(folder: Folder, spec: JobSpec, receipts: Sequence[Receipt]) -> None:
         demand_healthy(receipts, spec.limits)
     except RunError as error:
         for row in islice(read_quarantine(folder, receipts), _EXAMPLES):
-            error.add_note(f"  {row['reason']}: {row['message']}\n    {row['locator']}")
+            message, locator = printed(row["message"]), printed(row["locator"])
+            error.add_note(f"  {row['reason']}: {message}\n    {locator}")
         raise
 
 

@@ -296,6 +296,10 @@ CATALOGUE = {
         "secrets in a spec, a URL, a log, an error",
         "named and never written; refused where they are; blotted out of what is told",
     ),
+    "security.terminal": _line(
+        "an id or a file name with escape sequences or line breaks",
+        "embedded; spelled out where it is shown",
+    ),
     "security.weights": _line("pickled weights", "refused; they are never opened"),
 }
 """Every line, by its key."""
