@@ -19,6 +19,7 @@ from pipeline import open_dataset
 from pipeline.commit import commit
 from pipeline.errors import OutputError
 from pipeline.folder import Folder
+from pipeline.garbage import collect
 from pipeline.log import (
     FORMAT_VERSION,
     MANIFEST_SCHEMA,
@@ -344,6 +345,20 @@ def test_vectors_come_back_as_numpy_without_a_copy(folder: Folder) -> None:
     column = open_dataset(folder.uri).to_table()["embedding"].combine_chunks()
     flat = column.flatten().to_numpy(zero_copy_only=True)
     assert np.array_equal(flat.reshape(5, 4), np.arange(5, dtype="f4")[:, None].repeat(4, 1))
+
+
+@pytest.mark.fault("store.partial_upload")
+def test_the_collector_deletes_what_a_killed_writer_left_half_written(folder: Folder) -> None:
+    _publish(folder, [1, -2])
+    there = {file.path for file in open_dataset(folder.uri).files}
+    left = [f"{kind}/{MADE_BY[:8]}/.{uuid.uuid4().hex}.tmp" for kind in ("data", "quarantine")]
+    for path in left:
+        Path(folder.path(path)).write_bytes(b"half")
+    assert collect(folder, keep=()) == left
+    assert list_versions(folder) == [1], "nothing was condemned"
+    root = Path(folder.path(""))
+    files = [path for kind in ("data", "quarantine") for path in (root / kind).glob("*/*")]
+    assert {str(path.relative_to(root)) for path in files} == there
 
 
 @pytest.mark.s3
