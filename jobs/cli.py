@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from jobs.arguments import parser
+from jobs.printed import printed
 from pipeline.credentials import redact
 from pipeline.errors import NightjarError, UnexpectedError
 from pipeline.stores import StoreSpec, has_password
@@ -57,8 +58,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _tell(*lines: str) -> None:
-    for line in lines:
-        print(redact(line), file=sys.stderr)
+    for line in redact("\n".join(line.rstrip("\n") for line in lines)).split("\n"):
+        # sentences name ids, paths and columns, which are data
+        print(printed(line), file=sys.stderr)
 
 
 def _opened(arguments: argparse.Namespace) -> "Dataset":

@@ -18,9 +18,10 @@ from dataclasses import dataclass, replace
 from functools import partial
 from itertools import islice
 
+from jobs.printed import printed
 from jobs.progress import display
 from pipeline.commit import demand_fit, demand_healthy, digest, find_snapshot
-from pipeline.dataset import read_quarantine
+from pipeline.dataset import demand_there, read_quarantine
 from pipeline.driver import Outcome, drive
 from pipeline.errors import RunError
 from pipeline.folder import Folder
@@ -79,10 +80,12 @@ def embed(spec: JobSpec, address: str) -> RunReport:
     if entry is not None:
         # no cluster is started for nothing; another job may have been begun here meanwhile, and
         # what is gone on with is the one whose snapshot is there
+        demand_there(job.folder, entry)
         keep_job(job.folder, spec)
         return unchanged(spec.output.uri, entry, job.plan.skipped)
     outcome = finish(job, address)
     if outcome.receipts is None:
+        demand_there(job.folder, outcome.entry)
         return unchanged(spec.output.uri, outcome.entry, job.plan.skipped)
     return account(
         outcome.receipts,
@@ -171,7 +174,8 @@ def _accept(folder: Folder, spec: JobSpec, receipts: Sequence[Receipt]) -> None:
         demand_healthy(receipts, spec.limits)
     except RunError as error:
         for row in islice(read_quarantine(folder, receipts), _EXAMPLES):
-            error.add_note(f"  {row['reason']}: {row['message']}\n    {row['locator']}")
+            message, locator = printed(row["message"]), printed(row["locator"])
+            error.add_note(f"  {row['reason']}: {message}\n    {locator}")
         raise
 
 

@@ -6,6 +6,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from jobs.printed import printed
 from pipeline.dataset import Dataset
 
 _LONGEST_MESSAGE = 100
@@ -20,10 +21,11 @@ def run(dataset: Dataset, examples: int, as_json: bool) -> None:
     total = sum(reason["items"] for reason in reasons)
     print(f"version {dataset.version}: {dataset.count():,} embedded, {total:,} set aside")
     for reason in reasons:
-        print(f"{reason['items']:>8,}  {reason['reason']}")
+        print(f"{reason['items']:>8,}  {printed(reason['reason'])}")
         for example in reason["examples"]:
-            print(f"{'':>10}{example['id']}  {_short(example['message'])}")
-            print(f"{'':>10}{example['locator']}")
+            message = " ".join(example["message"].split())
+            print(f"{'':>10}{printed(example['id'])}  {printed(message, _LONGEST_MESSAGE)}")
+            print(f"{'':>10}{printed(example['locator'])}")
 
 
 def _reasons(aside: pa.Table, examples: int) -> list[dict[str, Any]]:
@@ -43,8 +45,3 @@ def _reasons(aside: pa.Table, examples: int) -> list[dict[str, Any]]:
 def _first(aside: pa.Table, examples: int) -> list[dict[str, str]]:
     shown = aside.select(["id", "locator", "message"]).slice(0, examples)
     return [{name: str(value) for name, value in row.items()} for row in shown.to_pylist()]
-
-
-def _short(message: str) -> str:
-    line = " ".join(message.split())
-    return line if len(line) <= _LONGEST_MESSAGE else f"{line[: _LONGEST_MESSAGE - 3]}..."

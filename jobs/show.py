@@ -3,6 +3,7 @@
 from collections import Counter
 from typing import Any
 
+from jobs.printed import printed
 from pipeline.dataset import Dataset
 from pipeline.folder import Folder
 from pipeline.log import list_versions, read_entry
@@ -27,24 +28,27 @@ def run(dataset: Dataset, rows: int) -> None:
     print(f"fingerprint  {dataset.entry.fingerprint}")
     print("schema")
     for field in dataset.schema:
-        print(f"  {field.name:<14} {field.type}")
+        print(f"  {printed(field.name):<14} {printed(field.type)}")
     if dataset.entry.quarantined:
         _show_quarantine(dataset, rows)
     for row in dataset.head(rows).to_pylist():
         print("row")
         for name, value in row.items():
             vectors = name == "multivector" or name.startswith("embedding")
-            shown = _vectors(value) if vectors and isinstance(value, list) else _text(value)
-            print(f"  {name:<14} {shown}")
+            shown = _vectors(value) if vectors and isinstance(value, list) else _cell(value)
+            print(f"  {printed(name):<14} {shown}")
 
 
 def _show_quarantine(dataset: Dataset, rows: int) -> None:
     table = dataset.quarantine()
     counts = Counter(table["reason"].to_pylist())
-    print("quarantine   " + ", ".join(f"{n:,} {reason}" for reason, n in counts.most_common()))
+    print(
+        "quarantine   "
+        + ", ".join(f"{n:,} {printed(reason)}" for reason, n in counts.most_common())
+    )
     for row in table.slice(0, rows).to_pylist():
-        print(f"  {_text(row['id'])}  {row['reason']}: {_text(row['message'])}")
-        print(f"    {row['locator']}")
+        print(f"  {_cell(row['id'])}  {printed(row['reason'])}: {_cell(row['message'])}")
+        print(f"    {printed(row['locator'])}")
 
 
 def _vectors(value: list[Any]) -> str:
@@ -54,6 +58,5 @@ def _vectors(value: list[Any]) -> str:
     return "[" + ", ".join(f"{number:.4f}" for number in value[:4]) + ", ...]"
 
 
-def _text(value: Any) -> str:
-    text = value.hex() if isinstance(value, bytes) else " ".join(str(value).split())
-    return text if len(text) <= _LONGEST_CELL else text[: _LONGEST_CELL - 3] + "..."
+def _cell(value: Any) -> str:
+    return printed(" ".join(value.split()) if isinstance(value, str) else value, _LONGEST_CELL)

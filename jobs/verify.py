@@ -1,4 +1,4 @@
-"""`nightjar verify`: every file of a snapshot, read and held against its sha256."""
+"""`nightjar verify`: every file of a snapshot, read, held against its sha256, and counted."""
 
 from pipeline.dataset import Dataset
 from pipeline.errors import OutputError, RunError
@@ -8,13 +8,14 @@ def run(dataset: Dataset) -> None:
     """The command.
 
     Raises:
-        RunError: files are damaged or gone; names them.
+        RunError: files are damaged or gone, and it names them; or they are not what was counted.
     """
     files = dataset.files
     damaged: list[str] = []
+    rows = 0
     for file in files:
         try:
-            dataset.read_fragment(file)
+            rows += dataset.read_fragment(file).num_rows
         except OutputError as error:
             damaged.append(str(error))
     if damaged:
@@ -22,6 +23,14 @@ def run(dataset: Dataset) -> None:
         raise RunError(
             f"{len(damaged)} of the {len(files)} files of version {dataset.version} cannot be "
             f"trusted; embed again to another output.uri:{listed}"
+        )
+    held, aside = dataset.count(), sum(file.rows for file in files) - dataset.count()
+    entry = dataset.entry
+    if (held, aside, rows) != (entry.rows, entry.quarantined, held + aside):
+        raise RunError(
+            f"version {dataset.version} was committed as {entry.rows:,} embeddings and "
+            f"{entry.quarantined:,} items set aside, its manifest names {held:,} and {aside:,}, "
+            f"and its files hold {rows:,} rows in all; embed again to another output.uri"
         )
     size = sum(file.size for file in files)
     print(

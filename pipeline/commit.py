@@ -190,7 +190,7 @@ def commit(
 
 def append(folder: Folder, entry: LogEntry) -> LogEntry:
     """Make an entry the next of the log, unless another is there: the one that is there then."""
-    data = json.dumps(asdict(entry), indent=1).encode()
+    data = entry.to_json().encode()
     return parse_entry(folder, entry.version, settle(folder, entry_name(entry.version), data))
 
 

@@ -2,7 +2,9 @@
 
 import hashlib
 import io
+import posixpath
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import pyarrow as pa
@@ -72,28 +74,37 @@ class Dataset:
         Args:
             columns: those to read; None for all.
             filter: rows to keep, a pyarrow expression.
+
+        Raises:
+            OutputError: a file is missing or cut.
         """
-        return self._open(self.fragments, self._schema).to_table(
-            columns=None if columns is None else list(columns), filter=filter
-        )
+        with self._blamed():
+            return self._open(self.fragments, self._schema).to_table(
+                columns=None if columns is None else list(columns), filter=filter
+            )
 
     def to_batches(
         self, columns: Sequence[str] | None = None, filter: pc.Expression | None = None
     ) -> Iterator[pa.RecordBatch]:
         """Read it batch by batch, in bounded memory; the arguments are those of `to_table`."""
-        scanned: Iterator[pa.RecordBatch] = self._open(self.fragments, self._schema).to_batches(
-            columns=None if columns is None else list(columns), filter=filter
-        )
-        return scanned
+        with self._blamed():
+            yield from self._open(self.fragments, self._schema).to_batches(
+                columns=None if columns is None else list(columns), filter=filter
+            )
 
     def head(self, rows: int) -> pa.Table:
-        """The first rows, reading no more batches than they need."""
+        """The first rows, reading no more batches than they need.
+
+        Raises:
+            OutputError: a file is missing or damaged.
+        """
         # not a scan cut short: the threads of one may outlive it and hang a Python file system
         taken: list[pa.Table] = []
         for fragment in self.fragments:
             if rows <= 0:
                 break
             with (
+                self._readable(fragment),
                 self._folder.filesystem.open(self._folder.path(fragment.path), "rb") as stream,
                 pa.ipc.open_file(stream) as file,
             ):
@@ -111,12 +122,41 @@ class Dataset:
         return read_file(self._folder, fragment)
 
     def quarantine(self) -> pa.Table:
-        """The rows that were not embedded, with their reasons."""
+        """The rows that were not embedded, with their reasons.
+
+        Raises:
+            OutputError: a file is missing or damaged.
+        """
         files = self._files(QUARANTINE)
         if not files:
             return quarantine_schema(self._schema.field("id").type).empty_table()
-        with pa.ipc.open_file(io.BytesIO(self._folder.get(files[0].path))) as first:
+        with (
+            self._readable(files[0]),
+            pa.ipc.open_file(io.BytesIO(self._folder.get(files[0].path))) as first,
+        ):
             return self._open(files, first.schema).to_table()
+
+    @contextmanager
+    def _readable(self, file: WrittenFile) -> Iterator[None]:
+        """Say in a sentence that a file, or one after it, cannot be read."""
+        try:
+            with self._blamed():
+                yield
+        except (pa.ArrowException, OSError) as error:
+            reason = str(error).splitlines()[0]
+            raise OutputError(
+                f"{self.uri}/{file.path}, or a file after it, cannot be read: {reason}; "
+                "`nightjar verify` tells which are damaged"
+            ) from error
+
+    @contextmanager
+    def _blamed(self) -> Iterator[None]:
+        """Blame a file that is missing or cut, if one is, for what went wrong in reading."""
+        try:
+            yield
+        except (pa.ArrowException, OSError):
+            demand_there(self._folder, self.entry)
+            raise
 
     def _files(self, kind: str) -> list[WrittenFile]:
         chosen = self._manifest.filter(pc.field("kind") == kind)
@@ -130,6 +170,30 @@ class Dataset:
             format=pads.IpcFileFormat(),
             filesystem=self._folder.arrow_filesystem(),
         )
+
+
+def demand_there(folder: Folder, entry: LogEntry) -> None:
+    """Refuse a snapshot of which a file is missing or cut; what is in them is not looked at.
+
+    Raises:
+        OutputError: names the file, the version and the way out.
+    """
+    manifest = read_manifest(folder, entry.manifest).select(["path", "size"]).to_pylist()
+    places = {posixpath.dirname(file["path"]) for file in manifest}
+    there = {f"{p}/{name}": size for p in places for name, size in folder.sizes(p).items()}
+    for file in manifest:
+        size = there.get(file["path"])
+        if size != file["size"]:
+            # a listing may be an old one
+            with suppress(FileNotFoundError):
+                size = len(folder.get(file["path"]))
+        if size != file["size"]:
+            what = "is gone" if size is None else f"has {size:,} bytes, not {file['size']:,}"
+            raise OutputError(
+                f"{folder.uri}/{file['path']}, a file of version {entry.version}, {what}; put it "
+                f"back from a copy, or embed its rows again with `nightjar retry {folder.uri}`, "
+                "which makes a new version"
+            )
 
 
 def read_file(folder: Folder, file: WrittenFile) -> pa.Table:

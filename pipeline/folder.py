@@ -158,13 +158,20 @@ class Folder:
         found = self._list(prefix).items()
         return sorted(name for name, info in found if info["type"] == "directory")
 
+    def temporaries(self, prefix: str) -> list[str]:
+        """Names of what writers left directly below a local sub-folder, or still write to."""
+        return sorted(filter(durable.is_temporary, self._named(prefix))) if self._is_local else []
+
     def _list(self, prefix: str) -> dict[str, dict[str, Any]]:
+        named = self._named(prefix).items()
+        return {name: info for name, info in named if not name.startswith(".")}
+
+    def _named(self, prefix: str) -> dict[str, dict[str, Any]]:
         try:
             found = self._call(prefix, lambda: self.filesystem.ls(self.path(prefix), detail=True))
         except (FileNotFoundError, NotADirectoryError):
             return {}
-        named = {posixpath.basename(info["name"].rstrip("/")): info for info in found}
-        return {name: info for name, info in named.items() if not name.startswith(".")}
+        return {posixpath.basename(info["name"].rstrip("/")): info for info in found}
 
     def _call(self, name: str, call: Callable[[], Answer]) -> Answer:
         return patiently(call, f"{self.uri}/{name}", self._patience)

@@ -5,6 +5,9 @@ them, so a driver that counted on one of them has prepared its commit on an olde
 reads the new one, and does the units again whose files are condemned. What is condemned once is
 condemned for ever: a collector that was thought dead may still delete it, and a writer that was
 thought dead may still put it again.
+
+What local writers left half written has no name that anything could refer to: it is deleted without
+more ado, and a writer that is alive after all writes it again.
 """
 
 import dataclasses
@@ -60,7 +63,7 @@ def find_garbage(folder: Folder, newest: LogEntry, keep: Collection[int]) -> lis
 
 
 def collect(folder: Folder, keep: Collection[int]) -> list[str]:
-    """Condemn what `find_garbage` finds, and delete it; the paths.
+    """Condemn what `find_garbage` finds, and delete it and what is half written; the paths.
 
     Raises:
         CommitConflict: another driver committed meanwhile; nothing was deleted.
@@ -71,9 +74,19 @@ def collect(folder: Folder, keep: Collection[int]) -> list[str]:
     garbage = find_garbage(folder, newest, keep)
     if garbage:
         _condemn(folder, newest, read_condemned(folder, newest).union(garbage))
+    garbage += _half_written(folder)
     for path in garbage:
         folder.delete(path)
     return garbage
+
+
+def _half_written(folder: Folder) -> list[str]:
+    return [
+        f"{kind}/{made_by}/{name}"
+        for kind in (DATA, QUARANTINE)
+        for made_by in folder.folders(kind)
+        for name in folder.temporaries(f"{kind}/{made_by}")
+    ]
 
 
 def _condemn(folder: Folder, newest: LogEntry, condemned: Collection[str]) -> None:

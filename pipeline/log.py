@@ -1,7 +1,7 @@
 """The root of a dataset: the log of commits, and what its entries lead to.
 
     <root>/format.json          create-only: format version, dataset id, schema, fingerprint
-           log/<20 digits>.json THE commit point: create-only, contiguous, never deleted
+           log/<20 digits>.json THE commit point: create-only, contiguous, sealed, never deleted
            manifests/<sha256>.parquet   content-addressed: one row for each file of a snapshot
            data/<fingerprint 8>/<unit>-<attempt>.arrow         immutable Arrow IPC
            quarantine/<fingerprint 8>/<unit>-<attempt>.arrow   rows that were not embedded
@@ -18,7 +18,7 @@ before it, or none.
 import hashlib
 import io
 import json
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import pyarrow as pa
@@ -26,6 +26,8 @@ import pyarrow.parquet as pq
 
 from pipeline.errors import OutputError
 from pipeline.folder import Folder
+from pipeline.sealed import seal, unseal
+from pipeline.work import demand_below
 
 FORMAT_VERSION = 1
 FORMAT = "format.json"
@@ -78,6 +80,10 @@ class LogEntry:
     condemned: str | None = None
     """Path of the list of files that may be deleted at any moment; None for none."""
 
+    def to_json(self) -> str:
+        """As one JSON object, with a sum that `parse_entry` checks."""
+        return seal(asdict(self), indent=1)
+
 
 def list_versions(folder: Folder) -> list[int]:
     """The committed versions, oldest first."""
@@ -102,7 +108,7 @@ def parse_entry(folder: Folder, version: int, data: bytes) -> LogEntry:
         OutputError: they are damaged.
     """
     try:
-        return LogEntry(**json.loads(data))
+        return LogEntry(**unseal(data))
     except (ValueError, TypeError) as error:
         raise OutputError(f"{folder.uri}/{entry_name(version)} is damaged: {error}") from error
 
@@ -117,14 +123,11 @@ def read_condemned(folder: Folder, entry: LogEntry | None) -> frozenset[str]:
     """Paths of the files that may be deleted at any moment, as of an entry.
 
     Raises:
-        OutputError: the list is damaged.
+        OutputError: the list is missing or damaged.
     """
     if entry is None or entry.condemned is None:
         return frozenset()
-    data = folder.get(entry.condemned)
-    if content_name(CONDEMNED, data, "json") != entry.condemned:
-        raise OutputError(f"{folder.uri}/{entry.condemned} is damaged: its sha256 is not its name")
-    return frozenset(json.loads(data))
+    return frozenset(json.loads(_read_named(folder, CONDEMNED, entry.condemned, "json")))
 
 
 def content_name(kind: str, data: bytes, suffix: str) -> str:
@@ -146,16 +149,26 @@ def read_format(folder: Folder) -> dict[str, Any] | None:
     """The parsed format.json; None when there is none.
 
     Raises:
-        OutputError: it was written by a newer Nightjar.
+        OutputError: it is damaged, or was written by a newer Nightjar.
     """
     try:
-        described: dict[str, Any] = json.loads(folder.get(FORMAT))
+        data = folder.get(FORMAT)
     except (FileNotFoundError, NotADirectoryError):
         return None
-    if described["format_version"] > FORMAT_VERSION:
+    try:
+        described: dict[str, Any] = json.loads(data)
+        version = int(described["format_version"])
+        if version <= FORMAT_VERSION:
+            schema_of(described), str(described["fingerprint"])
+    except (ValueError, TypeError, KeyError, OSError, pa.ArrowException) as error:
         raise OutputError(
-            f"{folder.uri!r} has format version {described['format_version']}, this Nightjar reads "
-            f"up to {FORMAT_VERSION}: install a newer one"
+            f"{folder.uri}/{FORMAT} is damaged ({type(error).__name__}: {error}); put it back from "
+            "a copy, or embed again to another output.uri"
+        ) from error
+    if version > FORMAT_VERSION:
+        raise OutputError(
+            f"{folder.uri!r} has format version {version}, this Nightjar reads up to "
+            f"{FORMAT_VERSION}: install a newer one"
         )
     return described
 
@@ -169,12 +182,35 @@ def read_manifest(folder: Folder, name: str) -> pa.Table:
     """The files of a snapshot, a table of `MANIFEST_SCHEMA`.
 
     Raises:
-        OutputError: the manifest is missing or damaged.
+        OutputError: the manifest is missing or damaged, or names files elsewhere.
+    """
+    data = _read_named(folder, MANIFESTS, name, "parquet")
+    try:
+        manifest = pq.read_table(io.BytesIO(data))
+        if not manifest.schema.equals(MANIFEST_SCHEMA):
+            raise ValueError("its columns are not those of a manifest")
+        for kind, path in zip(*(manifest[c].to_pylist() for c in ("kind", "path")), strict=True):
+            if kind not in (DATA, QUARANTINE):
+                raise ValueError(f"it names a file of the unknown kind {kind!r}")
+            demand_below(kind, path)
+    except (ValueError, TypeError, pa.ArrowException) as error:
+        raise OutputError(f"{folder.uri}/{name} cannot be trusted: {error}") from error
+    return manifest
+
+
+def _read_named(folder: Folder, kind: str, name: str, suffix: str) -> bytes:
+    """An object that is named by its content.
+
+    Raises:
+        OutputError: it is missing or damaged.
     """
     try:
+        demand_below(kind, name)
         data = folder.get(name)
     except FileNotFoundError:
         raise OutputError(f"{folder.uri}/{name} is missing") from None
-    if content_name(MANIFESTS, data, "parquet") != name:
+    except ValueError as error:
+        raise OutputError(f"the log of {folder.uri!r} cannot be trusted: {error}") from error
+    if content_name(kind, data, suffix) != name:
         raise OutputError(f"{folder.uri}/{name} is damaged: its sha256 is not its name")
-    return pq.read_table(io.BytesIO(data))
+    return data

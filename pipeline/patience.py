@@ -33,8 +33,10 @@ FIRST_PATIENCE = 20.0
 """The same before a run has done anything that would be lost."""
 
 _FIRST_WAIT, _LONGEST_WAIT = 0.25, 30.0
-_PASSING_STATUS = frozenset({408, 409, 425, 429, 500, 502, 503, 504})
-"""409: two conditional writes met, and S3 asks to try again."""
+PASSING_STATUS = frozenset({408, 425, 429, 500, 502, 503, 504})
+"""Of HTTP, from whichever server: it may have another answer later."""
+_CONFLICT = 409
+"""Two conditional writes met, and S3 asks to try again."""
 _PASSING_ERRNO = frozenset({errno.EBUSY, errno.EAGAIN, errno.EREMOTEIO, errno.ESTALE, errno.EIO})
 """s3fs puts 409, 500 and 503 into the first and third, and codes that it does not know into EIO."""
 
@@ -78,7 +80,7 @@ def may_pass(error: BaseException) -> bool:
     for cause in _causes(error):
         status = _http_status(cause)
         if status is not None:
-            return status in _PASSING_STATUS
+            return status in PASSING_STATUS or status == _CONFLICT
         if isinstance(cause, _broken_ways()):
             return True
     return error.errno in _PASSING_ERRNO

@@ -24,7 +24,8 @@ from pipeline.log import DATA, QUARANTINE, generation
 from pipeline.work import Receipt
 
 WORK = "work"
-_CONCURRENT_READS = 32
+_RECORDS_AT_ONCE = 32
+"""How many are read at a time: they are small, and the wait is all that they cost."""
 
 logger = logging.getLogger(__name__)
 
@@ -123,7 +124,7 @@ class Records:
     def _fetch(self, wanted: Iterable[tuple[str, int]]) -> None:
         """Read the records that have not been read yet, many at a time."""
         new = [pair for pair in wanted if self._name(*pair) not in self._read]
-        with ThreadPoolExecutor(_CONCURRENT_READS) as pool:
+        with ThreadPoolExecutor(_RECORDS_AT_ONCE) as pool:
             for pair, receipt in zip(new, pool.map(lambda p: self.find(*p), new), strict=True):
                 self._read[self._name(*pair)] = receipt
 

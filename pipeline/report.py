@@ -69,7 +69,11 @@ class RunReport:
         return text + self._tell_skipped()
 
     def _tell_skipped(self) -> str:
-        return "".join(f"\npassed over: {sentence}" for sentence in self.skipped)
+        if not self.skipped:
+            return ""
+        count = f"{len(self.skipped):,} shard" + "s" * (len(self.skipped) > 1)
+        listed = "".join(f"\npassed over: {sentence}" for sentence in self.skipped)
+        return f"; {count} passed over, with rows that this version has not{listed}"
 
 
 def unchanged(dataset: str, entry: LogEntry, skipped: Sequence[str]) -> RunReport:

@@ -13,7 +13,9 @@ from fsspec import AbstractFileSystem
 from fsspec.utils import get_protocol
 
 from pipeline.errors import SourceChanged, SourceError
+from pipeline.links import demand_within
 from pipeline.patience import FIRST_PATIENCE, PATIENCE, patiently
+from pipeline.ranges import Ranges
 from pipeline.stores import StoreSpec
 
 _GLOB = frozenset("*?[")
@@ -21,10 +23,11 @@ _EXTRAS = {"gs": "gcs", "gcs": "gcs", "abfs": "azure", "abfss": "azure", "az": "
 """By protocol, the extra of this package that brings its client."""
 _READ_AHEAD = 128 << 10
 """More than the header of a tar member and the footer of most Parquet files."""
-_END = 64 << 10
+_BOOKKEEPING = ("_SUCCESS", "_metadata", "_common_metadata", "_snapshot.json")
+"""What tools leave beside the files of a corpus, by name."""
+
 _stores: tuple[StoreSpec, ...] = ()
 """How stores are reached in this process: like the environment, of which it takes the place."""
-_BOOKKEEPING = ("_SUCCESS", "_metadata", "_common_metadata", "_snapshot.json")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,7 +39,9 @@ class StoredObject:
     size: int
     """In bytes."""
     etag: str
-    """Changes whenever the content does: the store's ETag, or a local file's time of change."""
+    """The store's ETag; for a local file the time at which it was last written to. That time can be
+    set, and whoever keeps it and the size while replacing the content is not noticed; inodes would
+    tell, but a disk that several nodes share may number them differently on each."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -120,7 +125,7 @@ def list_objects(pattern: str, suffixes: tuple[str, ...] = ()) -> list[StoredObj
         suffixes: for a directory, only names that end in one of these, in any case.
 
     Raises:
-        SourceError: the store cannot be read.
+        SourceError: the store cannot be read, or a local link leads out of the directory.
     """
     at = locate(pattern)
     search = at.filesystem.glob if _GLOB & set(at.path) else at.filesystem.find
@@ -135,15 +140,21 @@ def list_objects(pattern: str, suffixes: tuple[str, ...] = ()) -> list[StoredObj
     if isinstance(found, list):
         # adlfs forgets the details of a path that is one object
         found = {path: _information(at, path) for path in found}
-    if suffixes and search == at.filesystem.find and set(found) != {at.path}:
-        found = {path: info for path, info in found.items() if path.lower().endswith(suffixes)}
-    return [
-        _stored(at, path, info)
-        for path, info in sorted(cast("dict[str, dict[str, Any]]", found).items())
+    whole = not suffixes or search == at.filesystem.glob or set(found) == {at.path}
+    listed = []
+    for path, info in sorted(cast("dict[str, dict[str, Any]]", found).items()):
         # an object that is named as it is was meant
-        if info["type"] == "file"
-        and (path == at.path or not _is_bookkeeping(path.removeprefix(base)))
-    ]
+        named = path == at.path
+        if not named and _is_bookkeeping(path.removeprefix(base)):
+            continue
+        wanted = whole or path.lower().endswith(suffixes)
+        if info.get("islink") and not named and (wanted or at.filesystem.isdir(path)):
+            demand_within(path, base)
+            # the listing told of the link, and not of what it leads to
+            info = _information(at, path)
+        if wanted and info["type"] == "file":
+            listed.append(_stored(at, path, info))
+    return listed
 
 
 def open_object(stored: StoredObject, ahead: int = _READ_AHEAD) -> BinaryIO:
@@ -152,55 +163,15 @@ def open_object(stored: StoredObject, ahead: int = _READ_AHEAD) -> BinaryIO:
     Args:
         stored: as listed.
         ahead: bytes that are asked for at a time where fewer are wanted.
+
+    Raises:
+        OSError: it cannot be read, now or later; always with an `errno`, which the complaints of
+            Arrow about what is in a file have not.
     """
     at = locate(stored.uri)
     if at.protocol == "file":
         return open(at.path, "rb")
-    return io.BufferedReader(_Ranges(stored), ahead)
-
-
-class _Ranges(io.RawIOBase):
-    """An object of a store as a file that asks for what is read, range by range.
-
-    The clients' own files ask for tens of megabytes to give a footer of some kilobytes, and what
-    fails in the middle of one cannot be asked for again.
-    """
-
-    def __init__(self, stored: StoredObject) -> None:
-        super().__init__()
-        self._stored = stored
-        self._at = 0
-        self._end = max(0, stored.size - _END)
-        self._tail: bytes | None = None
-
-    def readable(self) -> bool:
-        return True
-
-    def seekable(self) -> bool:
-        return True
-
-    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
-        base = {os.SEEK_SET: 0, os.SEEK_CUR: self._at, os.SEEK_END: self._stored.size}[whence]
-        self._at = base + offset
-        return self._at
-
-    def tell(self) -> int:
-        return self._at
-
-    def readinto(self, buffer: Any) -> int:
-        stop = min(self._at + len(buffer), self._stored.size)
-        if stop <= self._at:
-            return 0
-        if self._at >= self._end:
-            # where a Parquet file has its footer, which is looked at again and again
-            if self._tail is None:
-                self._tail = read_object(self._stored.uri, self._end, self._stored.size)
-            found = self._tail[self._at - self._end : stop - self._end]
-        else:
-            found = read_object(self._stored.uri, self._at, stop)
-        buffer[: len(found)] = found
-        self._at += len(found)
-        return len(found)
+    return io.BufferedReader(Ranges(stored.size, partial(read_object, stored.uri)), ahead)
 
 
 def _information(at: Location, path: str) -> dict[str, Any]:

@@ -27,6 +27,7 @@ from urllib.parse import quote
 from tenacity import Retrying, retry_if_exception_type, stop_after_attempt, wait_random_exponential
 
 from pipeline.errors import Reason, RowError
+from pipeline.patience import PASSING_STATUS
 
 HOST_PATTERN = r"^([a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?\.)+[a-z]([a-z0-9-]{0,61}[a-z0-9])?$"
 """Names with a dot, in lower case, and no address in any spelling."""
@@ -45,7 +46,6 @@ _SILENCE = 10.0
 """Seconds without a byte."""
 _MOST_BYTES = 64 << 20
 _ATTEMPTS, _FIRST_WAIT, _LONGEST_WAIT = 3, 0.5, 4.0
-_PASSING_STATUS = frozenset({408, 425, 429, 500, 502, 503, 504})
 
 _IPV6 = ipaddress.IPv6Network("2000::/3")
 """All that is public lies in it; mapped, translated and local addresses do not."""
@@ -164,7 +164,7 @@ def _answer(request: _Request, connection: "_Connection") -> bytes:
     headers = {"Host": request.host, "Accept": "image/*", "Accept-Encoding": "identity"}
     connection.request("GET", request.target, headers=headers)
     response = connection.getresponse()
-    if response.status in _PASSING_STATUS:
+    if response.status in PASSING_STATUS:
         raise _Passing(f"the answer is {response.status}")
     if 300 <= response.status < 400:
         raise request.fault(f"the answer is {response.status}, and redirects are not followed")

@@ -8,12 +8,16 @@ Receipts come back from the writers; the driver commits nothing else.
 
 import hashlib
 import json
+import re
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
-from typing import Any
 
+from pipeline.sealed import seal, unseal
 from pipeline.storage import StoredObject
+
+_PLAIN_PATH = re.compile(r"[\w-][\w.-]*(/[\w-][\w.-]*)+", re.ASCII)
+"""Of every file that is named in a record, a manifest or the log: no part begins with a dot."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -106,28 +110,34 @@ class Receipt:
 
     def to_json(self) -> str:
         """As one JSON object, with a sum that `from_json` checks."""
-        plain = asdict(self)
-        return json.dumps(plain | {"sha256": _sum_of(plain)})
+        return seal(asdict(self))
 
     @classmethod
     def from_json(cls, text: str | bytes) -> "Receipt":
         """The receipt of that JSON object.
 
         Raises:
-            ValueError: it is not one, or damaged.
+            ValueError: it is not one, or damaged, or names files elsewhere.
         """
-        plain = json.loads(text)
-        if not isinstance(plain, dict) or plain.pop("sha256", None) != _sum_of(plain):
-            raise ValueError("not a receipt, or damaged")
-        files = {
-            name: None if plain[name] is None else WrittenFile(**plain[name])
-            for name in ("data", "quarantine")
-        }
-        return cls(**plain | files)
+        plain = unseal(text)
+        try:
+            for kind in ("data", "quarantine"):
+                if plain[kind] is not None:
+                    plain[kind] = WrittenFile(**plain[kind])
+                    demand_below(kind, plain[kind].path)
+            return cls(**plain)
+        except (KeyError, TypeError) as error:
+            raise ValueError(f"it is no receipt: {error}") from error
 
 
-def _sum_of(plain: dict[str, Any]) -> str:
-    return hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()
+def demand_below(folder: str, path: str) -> None:
+    """Refuse a path that is not plain and below a folder of the dataset's root.
+
+    Raises:
+        ValueError: it could lead elsewhere.
+    """
+    if not _PLAIN_PATH.fullmatch(path) or not path.startswith(f"{folder}/"):
+        raise ValueError(f"{path!r} is not a plain path below {folder}/")
 
 
 @dataclass(kw_only=True)

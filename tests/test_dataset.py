@@ -1,6 +1,8 @@
 """A committed dataset as a reader sees it: whole snapshots, and nothing of a run in progress."""
 
+import dataclasses
 import hashlib
+import io
 import json
 import re
 import uuid
@@ -10,13 +12,25 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+import pyarrow.parquet as pq
 import pytest
 
 from pipeline import open_dataset
 from pipeline.commit import commit
 from pipeline.errors import OutputError
 from pipeline.folder import Folder
-from pipeline.log import FORMAT_VERSION, LogEntry, list_versions, newest_entry, read_format
+from pipeline.garbage import collect
+from pipeline.log import (
+    FORMAT_VERSION,
+    MANIFEST_SCHEMA,
+    MANIFESTS,
+    LogEntry,
+    content_name,
+    entry_name,
+    list_versions,
+    newest_entry,
+    read_format,
+)
 from pipeline.schema import embedded_schema, output_schema, vector_fields
 from pipeline.stages.sink import Sink
 from pipeline.work import Receipt
@@ -204,6 +218,113 @@ def test_a_dataset_of_a_newer_format_is_refused_with_the_way_out(folder: Folder)
         open_dataset(folder.uri)
 
 
+@pytest.mark.fault("output.damaged")
+@pytest.mark.parametrize(
+    "content",
+    [b"", b"{", b"[]", b"7", b"{}", b'{"format_version": "x"}', b"\xff\xfe",
+     b'{"format_version": 1, "fingerprint": "f"}',
+     b'{"format_version": 1, "fingerprint": "f", "schema": "zz"}',
+     b'{"format_version": 1, "fingerprint": "f", "schema": "00ff00ff00ff"}'],
+)  # fmt: skip
+def test_a_damaged_format_is_a_sentence(folder: Folder, content: bytes) -> None:
+    _publish(folder, [1])
+    folder.put("format.json", content)
+    with pytest.raises(OutputError, match=r"format\.json is damaged \(.*put it back"):
+        open_dataset(folder.uri)
+
+
+@pytest.mark.fault("output.damaged")
+def test_no_changed_byte_of_a_log_entry_is_taken_for_one(folder: Folder) -> None:
+    _publish(folder, [1, -2])
+    name = entry_name(1)
+    data = folder.get(name)
+    for at in range(len(data)):
+        folder.put(name, bytes([*data[:at], data[at] ^ 1, *data[at + 1 :]]))
+        with pytest.raises(OutputError, match=f"{name} is damaged"):
+            open_dataset(folder.uri)
+    plain = json.loads(data)
+    del plain["sha256"]
+    folder.put(name, json.dumps(plain).encode())
+    with pytest.raises(OutputError, match=f"{name} is damaged"):
+        open_dataset(folder.uri)
+
+
+def _publish_manifest(folder: Folder, manifest: pa.Table, name: str | None = None) -> None:
+    """A next version with that manifest, as if it had been committed."""
+    buffer = io.BytesIO()
+    pq.write_table(manifest, buffer)
+    right = content_name(MANIFESTS, buffer.getvalue(), "parquet")
+    folder.put(right, buffer.getvalue())
+    newest = newest_entry(folder)
+    assert newest is not None
+    entry = dataclasses.replace(newest, version=newest.version + 1, manifest=name or right)
+    folder.put(entry_name(entry.version), entry.to_json().encode())
+
+
+@pytest.mark.fault("output.path")
+@pytest.mark.parametrize(
+    ("kind", "path"),
+    [("data", "../outside.arrow"), ("data", "data/../../outside.arrow"), ("data", "/etc/passwd"),
+     ("data", "quarantine/x.arrow"), ("quarantine", "data/x.arrow"), ("log", "log/x.json"),
+     ("data", None)],
+)  # fmt: skip
+def test_a_manifest_that_names_a_file_elsewhere_is_refused(
+    folder: Folder, kind: str, path: str | None
+) -> None:
+    _publish(folder, [1])
+    row = {"kind": kind, "unit": "u", "adapter": "code", "path": path, "size": 1, "rows": 1}
+    _publish_manifest(folder, pa.Table.from_pylist([row], MANIFEST_SCHEMA))
+    with pytest.raises(OutputError, match="cannot be trusted"):
+        open_dataset(folder.uri)
+
+
+@pytest.mark.fault("output.path")
+def test_a_manifest_elsewhere_or_with_other_columns_is_refused(folder: Folder) -> None:
+    _publish(folder, [1])
+    _publish_manifest(folder, MANIFEST_SCHEMA.empty_table(), "manifests/../../x.parquet")
+    with pytest.raises(OutputError, match="is not a plain path below manifests/"):
+        open_dataset(folder.uri)
+    Path(folder.path(entry_name(2))).unlink()
+    _publish_manifest(folder, pa.table({"kind": ["data"]}))
+    with pytest.raises(OutputError, match="its columns are not those of a manifest"):
+        open_dataset(folder.uri)
+
+
+@pytest.mark.fault("output.damaged")
+@pytest.mark.parametrize("kind", ["data", "quarantine"])
+@pytest.mark.parametrize("fate", ["cut", "gone", "flipped"])
+def test_a_file_that_cannot_be_read_is_named_by_whoever_reads_it(
+    folder: Folder, kind: str, fate: str
+) -> None:
+    _publish(folder, [1, -2], [3])
+    dataset = open_dataset(folder.uri)
+    file = next(file for file in dataset.files if file.path.startswith(kind))
+    data = folder.get(file.path)
+    if fate == "gone":
+        folder.delete(file.path)
+    else:
+        # what Arrow looks for at the end of a file is spoilt by either
+        folder.put(file.path, data[: len(data) // 2] if fate == "cut" else data[:-6] + bytes(6))
+    cut = f"has {len(data) // 2:,} bytes, not {len(data):,}"
+    words = {"cut": cut, "gone": "is gone", "flipped": "or a file after it, cannot be read"}[fate]
+    if kind == "quarantine":
+        readers = [dataset.quarantine]
+    else:
+        readers = [lambda: dataset.head(9)]
+        if fate != "flipped":
+            readers += [dataset.to_table, lambda: list(dataset.to_batches())]
+    for reader in readers:
+        with pytest.raises(OutputError, match=f"{file.path},.*{words}") as told:
+            reader()
+        assert "\n" not in str(told.value)
+
+
+def test_a_mistake_in_what_is_asked_for_is_not_blamed_on_the_files(folder: Folder) -> None:
+    _publish(folder, [1])
+    with pytest.raises(pa.ArrowInvalid):
+        open_dataset(folder.uri).to_table(columns=["absent"])
+
+
 def test_rows_set_aside_can_be_read_with_their_reasons(folder: Folder) -> None:
     _publish(folder, [1, -2], [3], [-4, -5])
     dataset = open_dataset(folder.uri)
@@ -224,6 +345,20 @@ def test_vectors_come_back_as_numpy_without_a_copy(folder: Folder) -> None:
     column = open_dataset(folder.uri).to_table()["embedding"].combine_chunks()
     flat = column.flatten().to_numpy(zero_copy_only=True)
     assert np.array_equal(flat.reshape(5, 4), np.arange(5, dtype="f4")[:, None].repeat(4, 1))
+
+
+@pytest.mark.fault("store.partial_upload")
+def test_the_collector_deletes_what_a_killed_writer_left_half_written(folder: Folder) -> None:
+    _publish(folder, [1, -2])
+    there = {file.path for file in open_dataset(folder.uri).files}
+    left = [f"{kind}/{MADE_BY[:8]}/.{uuid.uuid4().hex}.tmp" for kind in ("data", "quarantine")]
+    for path in left:
+        Path(folder.path(path)).write_bytes(b"half")
+    assert collect(folder, keep=()) == left
+    assert list_versions(folder) == [1], "nothing was condemned"
+    root = Path(folder.path(""))
+    files = [path for kind in ("data", "quarantine") for path in (root / kind).glob("*/*")]
+    assert {str(path.relative_to(root)) for path in files} == there
 
 
 @pytest.mark.s3

@@ -79,3 +79,27 @@ def test_of_two_creators_the_first_wins(tmp_path: Path) -> None:
         durable.create(tmp_path / "file", b"second")
     assert (tmp_path / "file").read_bytes() == b"first"
     assert os.listdir(tmp_path) == ["file"]
+
+
+@pytest.mark.parametrize("write", ["put", "create"])
+@pytest.mark.parametrize("times", [1, 99])
+def test_a_writer_whose_temporary_file_is_deleted_writes_it_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, write: str, times: int
+) -> None:
+    sync, deleted = os.fsync, []
+
+    def swept(file: int) -> None:
+        sync(file)
+        for name in filter(durable.is_temporary, os.listdir(tmp_path)):
+            if len(deleted) < times:
+                deleted.append(name)
+                (tmp_path / name).unlink()
+
+    monkeypatch.setattr(durable.os, "fsync", swept)
+    if times == 1:
+        getattr(durable, write)(tmp_path / "file", b"whole")
+        assert (tmp_path / "file").read_bytes() == b"whole"
+    else:
+        with pytest.raises(FileNotFoundError):
+            getattr(durable, write)(tmp_path / "file", b"whole")
+    assert os.listdir(tmp_path) == ["file"][: times == 1]

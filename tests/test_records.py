@@ -9,6 +9,7 @@ import pytest
 
 from pipeline.folder import Folder
 from pipeline.records import Records
+from pipeline.sealed import seal, unseal
 from pipeline.work import Receipt, WrittenFile
 
 MADE_BY = hashlib.sha256(b"made by").hexdigest()
@@ -101,7 +102,7 @@ def test_a_damaged_record_is_told_and_its_unit_done_again(
     folder.put(f"{_WORK}/u.0.json", b"{}")
     with caplog.at_level(logging.WARNING):
         assert Records(folder, MADE_BY).standing(["u"], ()).revisions == {"u": 1}
-    assert "u.0.json is passed over: not a receipt, or damaged" in caplog.text
+    assert "u.0.json is passed over: its sum is not that of its content" in caplog.text
 
 
 def test_each_record_is_read_once(folder: Folder, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -112,3 +113,18 @@ def test_each_record_is_read_once(folder: Folder, monkeypatch: pytest.MonkeyPatc
     for _ in range(3):
         records.standing(["u"], ())
     assert reads == [f"{_WORK}/u.0.json"]
+
+
+@pytest.mark.parametrize(
+    "path",
+    ["data/../../x.arrow", "../data/x.arrow", "/data/x.arrow", "data/./x.arrow", "data//x.arrow",
+     "data/x.arrow\n", "data/.x.arrow", "quarantine/x.arrow", "data", "data/", "s3://b/data/x", 7,
+     "data/x/../y.arrow", "data\\x.arrow", "data/%2e%2e/x.arrow"],
+)  # fmt: skip
+def test_a_record_that_names_a_file_elsewhere_is_none(folder: Folder, path: object) -> None:
+    plain = unseal(_receipt(folder, "u").to_json())
+    plain["data"]["path"] = path
+    with pytest.raises(ValueError, match=r"is not a plain path below data/|it is no receipt"):
+        Receipt.from_json(seal(plain))
+    folder.put(f"{_WORK}/u.0.json", seal(plain).encode())
+    assert Records(folder, MADE_BY).standing(["u"], ()).missing == ["u"]

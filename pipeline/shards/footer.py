@@ -4,11 +4,13 @@ A column of an extension type says, in an Arrow schema inside the footer, which 
 make it, and Arrow calls that class as soon as the file is opened: Ray's own such types have run
 code out of a crafted file more than once (CVE-2026-41486). So the Arrow schema is first looked at
 as bytes, with the key that announces such a type spelled otherwise, and a file that has one is
-refused.
+refused. A footer may hold that key twice, and readers differ in which of the two they take, so such
+a file is refused as well.
 """
 
 import base64
 from collections.abc import Iterator
+from itertools import count
 from typing import BinaryIO
 
 import pyarrow as pa
@@ -17,7 +19,7 @@ import pyarrow.parquet as pq
 from pipeline.errors import SourceError
 
 _MAGIC = b"PAR1"
-_SCHEMA, _SCHEMA_HIDDEN = b"ARROW:schema", b"ARROW-schema"
+_SCHEMA = b"ARROW:schema"
 _EXTENSION, _EXTENSION_HIDDEN = b"ARROW:extension:name", b"ARROW-extension-name"
 _READ_AHEAD = 1 << 20
 
@@ -32,10 +34,10 @@ def open_parquet(stream: BinaryIO, uri: str) -> pq.ParquetFile:
         uri: its name, for messages.
 
     Raises:
-        SourceError: a column is of an extension type.
+        SourceError: a column is of an extension type, or there is more than one Arrow schema.
         ArrowInvalid: it is not Parquet.
     """
-    schema = _arrow_schema(stream)
+    schema = _arrow_schema(stream, uri)
     if _EXTENSION in schema:
         raise SourceError(
             f"{uri} has a column of an extension type ({_named(schema)}), and reading it could run "
@@ -47,7 +49,7 @@ def open_parquet(stream: BinaryIO, uri: str) -> pq.ParquetFile:
     )
 
 
-def _arrow_schema(stream: BinaryIO) -> bytes:
+def _arrow_schema(stream: BinaryIO, uri: str) -> bytes:
     """The Arrow schema in the footer, as bytes; empty where there is none."""
     size = stream.seek(0, 2)
     stream.seek(max(0, size - 8))
@@ -56,13 +58,29 @@ def _arrow_schema(stream: BinaryIO) -> bytes:
     if tail[4:] != _MAGIC or length > size - 8:
         return b""  # whoever opens it says what is wrong with it
     stream.seek(size - 8 - length)
-    footer = stream.read(length).replace(_SCHEMA, _SCHEMA_HIDDEN)
+    footer, hidden = _without_schema(stream.read(length))
     # a footer alone is a file as far as its metadata goes
     metadata = pq.read_metadata(pa.BufferReader(_MAGIC + footer + tail)).metadata or {}
+    schemas = [metadata[key] for key in hidden if key in metadata]
+    if len(schemas) > 1:
+        raise SourceError(
+            f"{uri} has {len(schemas)} Arrow schemas in its footer, of which one may hide what the "
+            "other does; write the file again"
+        )
     try:
-        return base64.b64decode(metadata.get(_SCHEMA_HIDDEN, b""), validate=True)
+        return base64.b64decode(schemas[0] if schemas else b"", validate=True)
     except ValueError:
         raise pa.ArrowInvalid("the Arrow schema in its footer is damaged") from None
+
+
+def _without_schema(footer: bytes) -> tuple[bytes, list[bytes]]:
+    """The footer with the schema's key spelled otherwise each time it is there, and how."""
+    first, *rest = footer.split(_SCHEMA)
+    # spellings that the footer does not hold, or one of its own keys could stand for the schema
+    unused = (name for n in count() if (name := b"ARROW%07d" % n) not in footer)
+    hidden = [next(unused) for _ in rest]
+    spelled = (name + part for name, part in zip(hidden, rest, strict=True))
+    return b"".join([first, *spelled]), hidden
 
 
 def _named(schema: bytes) -> str:

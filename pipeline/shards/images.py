@@ -7,11 +7,11 @@ import pyarrow as pa
 
 from pipeline.errors import Reason
 from pipeline.shards.identities import Identities
+from pipeline.shards.references import IMAGES_AT_ONCE, base_of
 from pipeline.shards.shape import Inspected, SourceRow, UnitSize, count_adapters, to_table
 from pipeline.source_spec import SourceSpec
 from pipeline.storage import (
     StoredObject,
-    base_directory,
     demand_unchanged,
     locate,
     read_object,
@@ -19,8 +19,6 @@ from pipeline.storage import (
 from pipeline.work import Segment
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff")
-
-_CONCURRENT_READS = 8
 
 
 def inspect(
@@ -40,8 +38,7 @@ def inspect(
         )
         found.by_adapter.append(count_adapters(source, len(chosen)))
     if identities is not None:
-        bases = _bases(source)
-        identities.add([_name(file, bases) for file in files], str(source.task))
+        identities.add([_name(source, file) for file in files], str(source.task))
     return found
 
 
@@ -55,7 +52,6 @@ def read(
     """The images of a segment, in order, encoded as they are; the id is the relative path."""
     assert isinstance(source.task, str)
     task = source.task
-    bases = _bases(source)
 
     def row(file: StoredObject) -> SourceRow:
         try:
@@ -64,20 +60,16 @@ def read(
         except FileNotFoundError:
             content, fault = None, (Reason.IMAGE_NOT_FOUND, "it was listed and is gone")
         return SourceRow(
-            locator=file.uri, id=_name(file, bases), task=task, image=content, fault=fault
+            locator=file.uri, id=_name(source, file), task=task, image=content, fault=fault
         )
 
-    with ThreadPoolExecutor(_CONCURRENT_READS) as pool:
+    with ThreadPoolExecutor(IMAGES_AT_ONCE) as pool:
         for at in range(0, len(segment.files), batch_rows):
             rows = list(pool.map(row, segment.files[at : at + batch_rows]))
             yield to_table(rows, segment.first_row + at, id_type, kept)
 
 
-def _bases(source: SourceSpec) -> list[str]:
-    return [locate(base_directory(uri)).path for uri in source.uris]
-
-
-def _name(file: StoredObject, bases: Sequence[str]) -> str:
+def _name(source: SourceSpec, file: StoredObject) -> str:
     """The id: the path below the directory that the source names."""
-    path = locate(file.uri).path
-    return next((path.removeprefix(f"{b}/") for b in bases if path.startswith(f"{b}/")), path)
+    base = locate(base_of(source, file.uri)).path.rstrip("/")
+    return locate(file.uri).path.removeprefix(f"{base}/")

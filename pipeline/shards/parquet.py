@@ -40,6 +40,7 @@ def inspect(
 
     Raises:
         ShardError: not Parquet, or damaged.
+        OSError: the store, or the disk, does not give it.
         SourceError: a mapped column is missing or of an unusable type.
     """
     try:
@@ -72,6 +73,9 @@ def inspect(
                 _identify(source, file, identities)
             return found
     except (pa.ArrowInvalid, OSError) as error:
+        # Arrow's complaints about the content have no errno; who cannot be asked says nothing of it
+        if isinstance(error, OSError) and error.errno is not None:
+            raise
         reason = str(error).splitlines()[0]
         raise ShardError(f"{shard.uri} cannot be read as Parquet: {reason}") from error
 

@@ -8,26 +8,39 @@ import errno
 import posixpath
 from collections.abc import Collection
 from concurrent.futures import ThreadPoolExecutor
+from functools import cache
 from pathlib import Path
 
 from pipeline.errors import Reason, RowError
+from pipeline.links import leads_below
 from pipeline.source_spec import SourceSpec
 from pipeline.storage import base_directory, locate, read_object
 from pipeline.web import fetch, is_url
 
-_CONCURRENT_READS = 8
+IMAGES_AT_ONCE = 8
+"""How many images one worker reads at a time, whether rows name them or a folder holds them."""
 _NOTHING_THERE = (FileNotFoundError, IsADirectoryError, NotADirectoryError)
 _IMPOSSIBLE_NAMES = (errno.ENAMETOOLONG, errno.ELOOP)
 
 
-def base_of(source: SourceSpec, shard: str) -> str:
-    """The directory that paths in a shard's rows are relative to, as a URL.
+def base_of(source: SourceSpec, uri: str) -> str:
+    """The directory, as a URL, that paths in a shard's rows and the names of images begin at.
 
-    It is where the pattern that names the shard begins; of several such patterns the longest.
+    It is where the pattern that names the object begins; of several such patterns the longest.
     """
-    path = locate(shard).path
-    bases = [base_directory(uri) for uri in source.uris]
-    return max((b for b in bases if path.startswith(locate(b).path)), key=len, default=bases[0])
+    path = locate(uri).path
+    bases = _bases(source.uris)
+    return next((base for prefix, base in bases if path.startswith(prefix)), bases[0][1])
+
+
+@cache
+def _bases(patterns: tuple[str, ...]) -> list[tuple[str, str]]:
+    """(the path and a slash, the URL) of the directory that each pattern begins at, longest first.
+
+    Kept, since a folder may hold millions of images.
+    """
+    bases = [(f"{locate(b).path.rstrip('/')}/", b) for b in map(base_directory, patterns)]
+    return sorted(bases, key=lambda base: len(base[0]), reverse=True)
 
 
 def read_images(
@@ -42,7 +55,7 @@ def read_images(
     """
     if not any(path is not None for path in paths):
         return [None] * len(paths)
-    with ThreadPoolExecutor(_CONCURRENT_READS) as pool:
+    with ThreadPoolExecutor(IMAGES_AT_ONCE) as pool:
         return list(pool.map(lambda path: _read(base, path, hosts), paths))
 
 
@@ -73,13 +86,6 @@ def _below(base: str, path: str) -> str:
     uri = f"{base.rstrip('/')}/{posixpath.normpath(path)}"
     at = locate(uri)
     # a symbolic link below the source may still point out of it
-    if at.protocol == "file" and not _leads_below(Path(at.path), Path(locate(base).path)):
+    if at.protocol == "file" and not leads_below(Path(at.path), Path(locate(base).path)):
         raise RowError(Reason.UNSAFE_PATH, f"{path[:200]!r} is a link out of the source")
     return uri
-
-
-def _leads_below(path: Path, base: Path) -> bool:
-    try:
-        return path.resolve().is_relative_to(base.resolve())
-    except RuntimeError:  # a loop of links
-        return False

@@ -8,15 +8,11 @@ too small to start a cluster for.
 from collections.abc import Sequence
 from functools import partial
 from itertools import groupby
-from typing import TYPE_CHECKING
 
 from pipeline.stages.board import Board
 from pipeline.stages.recipe import Recipe
 from pipeline.stages.watchdog import Watch, pulsing, watched
 from pipeline.work import Receipt, WorkUnit
-
-if TYPE_CHECKING:
-    pass
 
 
 def opened_together(units: Sequence[WorkUnit]) -> list[tuple[WorkUnit, ...]]:

@@ -6,6 +6,7 @@ matches, a column is missing, two shards disagree about a type.
 
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import islice, pairwise
@@ -14,14 +15,14 @@ from math import ceil
 import numpy as np
 import pyarrow as pa
 
-from pipeline.errors import ShardError, SourceError
+from pipeline.errors import RunError, ShardError, SourceError
 from pipeline.shards import INSPECTORS, SUFFIXES, images
 from pipeline.shards.identities import Identities, Named, repeated, same
 from pipeline.shards.remembered import Remembered, inspection_name
 from pipeline.shards.shape import Inspected, UnitSize, agree
 from pipeline.source_spec import SourceSpec
 from pipeline.spec import JobSpec
-from pipeline.storage import StoredObject, list_objects
+from pipeline.storage import StoredObject, demand_unchanged, list_objects
 from pipeline.work import WorkUnit, rows_by_adapter
 
 _CONCURRENT_INSPECTIONS = 8
@@ -74,6 +75,7 @@ def plan_work(spec: JobSpec, max_pixels: int, remembered: Remembered | None = No
 
     Raises:
         SourceError: nothing to read, or something that cannot be read as the spec says.
+        RunError: the store does not give a shard, which is no fault of the shard.
     """
     wanted = spec.compute.unit_rows
     unit_size = UnitSize(rows=None if wanted == "auto" else wanted, max_pixels=max_pixels)
@@ -130,7 +132,8 @@ class _Planner:
             if known is not None:
                 return _Look(name=shard.uri, source=source, found=known, again=again)
         try:
-            look = self._inspected(shard.uri, source, again)
+            with _readable(shard):
+                look = self._inspected(shard.uri, source, again)
         except ShardError as error:
             if source.on_bad_file == "fail":
                 raise
@@ -148,6 +151,18 @@ class _Planner:
         if identities is not None:
             found.identities = identities.hashes
         return _Look(name=name, source=source, found=found, again=again)
+
+
+@contextmanager
+def _readable(shard: StoredObject) -> Iterator[None]:
+    """End the run when a shard is not given: to skip it would take it for an empty one."""
+    try:
+        yield
+    except OSError as error:
+        if isinstance(error, FileNotFoundError):
+            demand_unchanged(shard)
+        reason = str(error).splitlines()[0]
+        raise RunError(f"{shard.uri} cannot be read: {reason}") from error
 
 
 def _demand_distinct(looks: Sequence[_Look]) -> None:

@@ -47,6 +47,7 @@ SECTIONS = {
     "id": "Ids",
     "file": "Files",
     "store": "Object store",
+    "output": "Committed datasets",
     "compute": "Compute",
     "security": "What comes from outside",
 }
@@ -140,7 +141,8 @@ CATALOGUE = {
     ),
     "file.skipped": _line(
         "the same, and the spec says `on_bad_file: skip`",
-        "passed over and listed in the report",
+        "passed over, counted and listed in the report; one that the store does not give ends the "
+        "run",
     ),
     "file.bit_flip": _line(
         "a flipped bit in a Parquet page with a checksum", "failed, naming the file"
@@ -156,6 +158,11 @@ CATALOGUE = {
     "file.gone": _line(
         "deleted while the run reads it",
         "failed, naming it; an image of a folder is set aside: `image_not_found`",
+    ),
+    "file.link": _line(
+        "a symbolic link below the source",
+        "embedded like the file it leads to; refused by name where that is outside, gone or a "
+        "directory",
     ),
     "file.extension_types": _line(
         "a Parquet column of an extension type, such as Ray's pickled objects",
@@ -199,6 +206,15 @@ CATALOGUE = {
         "a host that stops before its disk has written",
         "survived: a file and its directory are synced before they count",
         open="needs a file system that forgets; not tested",
+    ),
+    "output.damaged": _line(
+        "a file of a dataset is cut, gone or changed",
+        "refused by whoever reads it, naming it and the way out; `embed` does not call it up to "
+        "date, `retry` embeds what is lost again",
+    ),
+    "output.path": _line(
+        "a record or a manifest names a file elsewhere: `../`, an absolute path",
+        "refused before anything is opened",
     ),
     "compute.out_of_memory": _line(
         "the device's memory does not hold a pack",
@@ -280,6 +296,10 @@ CATALOGUE = {
     "security.secrets": _line(
         "secrets in a spec, a URL, a log, an error",
         "named and never written; refused where they are; blotted out of what is told",
+    ),
+    "security.terminal": _line(
+        "an id or a file name with escape sequences or line breaks",
+        "embedded; spelled out where it is shown",
     ),
     "security.weights": _line("pickled weights", "never opened; refused where there are no others"),
 }

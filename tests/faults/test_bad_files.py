@@ -110,6 +110,7 @@ def test_shards_that_cannot_be_read_are_passed_over_and_listed_when_the_spec_say
     for _ in range(2):
         assert embed(spec) == 0
         told = capsys.readouterr().out
+        assert "; 2 shards passed over, with rows that this version has not\n" in told
         assert f"passed over: {docs / '2.parquet'} cannot be read as Parquet: " in told
         assert f"passed over: {docs / 'b.tar'} cannot be read as an uncompressed tar: " in told
     assert "up to date" in told
@@ -290,3 +291,40 @@ def test_an_arrow_schema_that_is_damaged_is_no_way_around(
     told = _refused(tmp_path, tiny_checkpoint, _source(tmp_path / "a.parquet"), capsys)
     assert "the Arrow schema in its footer is damaged" in told
     assert trap == []
+
+
+def _with_two_schemas(keys: list[bytes], trap_first: bool) -> bytes:
+    """A file with two entries in its footer: a schema with an extension type, and a plain one."""
+    schemas = [
+        pq.read_metadata(io.BytesIO(content)).metadata[b"ARROW:schema"]
+        for content in (_with_type("nightjar.trap", nested=False), _WHOLE)
+    ]
+    names = [b"AAAAA:schema", b"BBBBB:schema"]
+    entries = dict(zip(names, schemas if trap_first else schemas[::-1], strict=True))
+    table, buffer = pa.table({"id": ["a"], "text": ["one"], "x": [b"1"]}), io.BytesIO()
+    with pq.ParquetWriter(buffer, table.schema, store_schema=False) as writer:
+        writer.write_table(table)
+        writer.add_key_value_metadata(entries)
+    content = buffer.getvalue()
+    for name, key in zip(names, keys if trap_first else keys[::-1], strict=True):
+        content = content.replace(name, key)
+    return content
+
+
+@pytest.mark.fault("file.extension_types")
+@pytest.mark.parametrize("trap_first", [True, False], ids=["trap first", "trap last"])
+@pytest.mark.parametrize("other", [b"ARROW-schema", b"ARROW0000000", b"ARROW:schema"])
+def test_a_second_schema_in_the_footer_is_no_way_around(
+    trap: list[bytes], other: bytes, trap_first: bool
+) -> None:
+    content = _with_two_schemas([b"ARROW:schema", other], trap_first)
+    trap.clear()  # it was made to be written
+    twice = other == b"ARROW:schema"
+    expected = "has 2 Arrow schemas" if twice else "extension type"
+    with pytest.raises(SourceError, match=expected), io.BytesIO(content) as stream:
+        open_parquet(stream, "a.parquet")
+    assert trap == []
+    if trap_first or not twice:
+        with pa.BufferReader(content) as stream:
+            pq.ParquetFile(stream)
+        assert trap, "the trap is real"

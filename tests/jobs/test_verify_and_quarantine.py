@@ -6,8 +6,9 @@ from pathlib import Path
 import pytest
 
 from jobs.cli import main
+from jobs.printed import printed
 from pipeline import open_dataset
-from tests.jobs import embed, write_jsonl, write_parquet, write_spec
+from tests.jobs import embed, write_images, write_jsonl, write_parquet, write_spec
 
 
 @pytest.fixture(scope="module")
@@ -75,3 +76,49 @@ def test_a_snapshot_without_a_quarantine_has_none_to_list(
     capsys.readouterr()
     assert main(["quarantine", str(tmp_path / "out")]) == 0
     assert capsys.readouterr().out == "version 1: 2 embedded, 0 set aside\n"
+
+
+_HOSTILE = "\x1b]0;owned\x07\nversion 9 is whole\u202e\x9b2J"
+_HARMLESS = r"\x1b]0;owned\x07\nversion 9 is whole\u202e\x9b2J"
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [
+        (_HOSTILE, _HARMLESS),
+        ("ключ 鍵 a b", "ключ 鍵 a b"),
+        (b"\x1b[", "1b5b"),
+        ("\ud800", r"\ud800"),
+        ("a\u2028b\x85c", r"a\u2028b\x85c"),
+        (7, "7"),
+    ],
+)
+def test_what_a_terminal_does_not_show_as_it_is_is_spelled_out(
+    value: object, expected: str
+) -> None:
+    assert printed(value) == expected
+
+
+@pytest.mark.fault("security.terminal")
+def test_no_id_locator_or_value_of_a_corpus_reaches_the_terminal_as_it_is(
+    tmp_path: Path, tiny_checkpoint: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    images = write_images(tmp_path / "images")
+    (tmp_path / "images" / f"{_HOSTILE.replace('/', '')}.png").write_bytes(b"no image")
+    ids = [f"{_HOSTILE}{row}" for row in range(4)]
+    texts = write_parquet(tmp_path / "a.parquet", doc=ids, title=ids, body=["a", "", "b", "c"])
+    assert embed(write_spec(tmp_path, tiny_checkpoint, [texts, images])) == 0
+    for command in ("show", "quarantine"):
+        capsys.readouterr()
+        assert main([command, str(tmp_path / "out")]) == 0
+        shown = capsys.readouterr().out
+        assert _HARMLESS in shown
+        assert all(c.isprintable() or c == "\n" for c in shown)
+        assert "\nversion 9" not in shown
+    # and so it is with what a run says when it is refused
+    none = ["--set", "limits.quarantine_share=0", "--set", f"output.uri={tmp_path / 'other'}"]
+    assert embed(tmp_path / "job.yaml", *none) == 1
+    told = capsys.readouterr().err
+    assert _HARMLESS in told
+    assert all(c.isprintable() or c == "\n" for c in told)
+    assert "\nversion 9" not in told

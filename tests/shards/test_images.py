@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from pipeline.errors import SourceError
 from pipeline.folder import Folder
+from pipeline.shards.references import base_of
 from pipeline.stages.plan import plan_work
 from pipeline.stages.source import read_units
 from tests.shards import assert_each_row_is_read_once, job, read_all
@@ -63,6 +64,29 @@ def test_ids_are_relative_to_the_directory_before_the_glob(tmp_path: Path) -> No
     assert read_all(_folder(tmp_path / "x/1.png")).column("id") == ["1.png"]
     both = _folder("unused") | {"uri": [str(tmp_path / "x"), str(tmp_path / "y")]}
     assert read_all(both).column("locator") == [f"{tmp_path}/x/1.png", f"{tmp_path}/y/1.png"]
+
+
+@pytest.mark.parametrize("order", [1, -1])
+def test_of_overlapping_roots_the_longest_is_the_base_of_ids_and_of_paths(
+    tmp_path: Path, order: int
+) -> None:
+    _fill(tmp_path, ["x/deep/1.png", "x/2.png", "x/deeper/3.png"])
+    columns = {"id": ["a"], "image": ["1.png"]}
+    pq.write_table(pa.table(columns), tmp_path / "x/deep/a.parquet")
+    roots = {"uri": [str(tmp_path / "x"), str(tmp_path / "x/deep")][::order]}
+    ids = set(read_all(_folder("unused") | roots).column("id"))
+    assert ids == {"1.png", "2.png", "deeper/3.png"}
+    rows = {"format": "parquet", "id": "id", "image": "image", "task": "code.query"}
+    assert read_all(rows | roots).column("image") == [b"x/deep/1.png"]
+
+
+def test_a_directory_is_no_base_of_one_whose_name_begins_with_its_own(tmp_path: Path) -> None:
+    _fill(tmp_path, ["a/1.png", "ab/1.png"])
+    # the first begins at the folder above both
+    roots = {"uri": [str(tmp_path / "a*/1.png"), str(tmp_path / "a")]}
+    (source,) = job(_folder("unused") | roots).sources
+    assert base_of(source, str(tmp_path / "ab/1.png")) == f"file://{tmp_path}"
+    assert set(read_all(_folder("unused") | roots).column("id")) == {"1.png", "ab/1.png"}
 
 
 @given(count=st.integers(1, 20), unit_rows=st.integers(1, 7))

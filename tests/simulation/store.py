@@ -76,6 +76,9 @@ class SimulatedFolder(Folder):
             found = self._store.listed(prefix)
             return sorted({name.partition("/")[0] for name in found if "/" in name})
 
+    def temporaries(self, prefix: str) -> list[str]:
+        return []
+
     @contextmanager
     def _step(self, operation: str, name: str) -> Iterator[None]:
         applied = self._turn(operation, name)
