@@ -32,7 +32,7 @@ _SHARDS, _ROWS, _UNIT, _DONE = 3, 12, 2, 3
 _PATIENCE = 1.0
 """Seconds; one that is not small would make each of these runs take a quarter of an hour."""
 
-_AT_ONCE = 3
+_AT_ONCE = 4
 """Requests that a fault which does not pass may cost: what was asked, and what is there instead."""
 
 _FAULTS = {
