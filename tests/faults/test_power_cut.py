@@ -13,14 +13,14 @@ from pipeline.work import Receipt
 from tests.faults.disk import Disk
 from tests.jobs import embed, write_parquet, write_spec
 
-pytestmark = [
-    pytest.mark.fault("store.power_cut"),
-    pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="paths are found by /proc"),
-]
+pytestmark = pytest.mark.skipif(
+    not Path("/proc/self/fd").exists(), reason="paths are found by /proc"
+)
 
 _SIZES = [0, 5, durable._BLOCK + 5]
 
 
+@pytest.mark.fault("store.power_cut")
 @pytest.mark.parametrize("size", _SIZES)
 @pytest.mark.parametrize("name", ["file", "new/of/a/run/file"])
 @pytest.mark.parametrize("write", [durable.put, durable.create])
@@ -39,6 +39,7 @@ def test_a_file_that_has_its_name_has_its_bytes_and_both_last_when_the_call_retu
     assert disk.left()[name] == data
 
 
+@pytest.mark.fault("store.power_cut")
 def test_of_a_file_that_is_replaced_the_old_or_the_new_is_left(tmp_path: Path) -> None:
     disk, seen = Disk(tmp_path), []
 
@@ -54,6 +55,7 @@ def test_of_a_file_that_is_replaced_the_old_or_the_new_is_left(tmp_path: Path) -
     assert seen == sorted(seen, reverse=True), "the old one came back"
 
 
+@pytest.mark.fault("store.power_cut")
 def test_a_directory_that_another_process_has_just_made_is_synced_as_well(tmp_path: Path) -> None:
     disk = Disk(tmp_path)
     (tmp_path / "theirs/too").mkdir(parents=True)
@@ -62,6 +64,7 @@ def test_a_directory_that_another_process_has_just_made_is_synced_as_well(tmp_pa
     assert disk.left() == {"theirs/too/file": b"ours"}
 
 
+@pytest.mark.fault("store.power_cut")
 def test_a_directory_that_was_removed_is_synced_again(tmp_path: Path) -> None:
     disk = Disk(tmp_path)
     for content in (b"first", b"second"):
@@ -73,6 +76,7 @@ def test_a_directory_that_was_removed_is_synced_again(tmp_path: Path) -> None:
         disk = Disk(tmp_path)
 
 
+@pytest.mark.fault("store.power_cut")
 def test_what_a_run_has_promised_is_left_whenever_the_power_is_cut(
     tmp_path: Path, tiny_checkpoint: Path
 ) -> None:
