@@ -5,7 +5,14 @@ from random import Random
 
 from pipeline.driver import Outcome
 from pipeline.errors import NightjarError
-from tests.simulation.dataset import Watcher, collector, driver, orphaned_worker, retrier
+from tests.simulation.dataset import (
+    Watcher,
+    collector,
+    driver,
+    orphaned_worker,
+    retrier,
+    stranger,
+)
 from tests.simulation.schedule import PEACE, Killed, Odds, Process, Schedule, StoreFailure
 from tests.simulation.store import SimulatedFolder, Store
 
@@ -16,11 +23,12 @@ _BASED = 0.7
 """How often there is a version when the race begins."""
 
 
+_KINDS = ("driver",) * 4 + ("retrier",) * 2 + ("worker",) * 2 + ("collector",) * 2 + ("stranger",)
 _WEATHERS = (PEACE, Odds(), Odds(stale=0.3))
 
 
 def race(seed: int, *, store: Store | None = None, odds: Odds | None = None) -> None:
-    """Let drivers, orphaned workers and collectors race, then run one driver in peace.
+    """Let drivers, orphaned workers, strangers and collectors race, then run one driver in peace.
 
     Raises:
         AssertionError: a guarantee is broken; the message holds the seed and every step.
@@ -47,11 +55,12 @@ def _programs(random: Random) -> dict[str, Callable[[SimulatedFolder], object]]:
     made: dict[str, Callable[[SimulatedFolder], object]] = {}
     for number in range(random.randint(2, 5)):
         source = random.choice(SOURCES)
-        kind = random.choice(("driver", "driver", "retrier", "worker", "collector"))
+        kind = random.choice(_KINDS)
         made[f"{kind} {number} of {source}"] = {
             "driver": lambda s=source: driver(s),
             "retrier": lambda s=source: retrier(s),
             "worker": lambda s=source: orphaned_worker(s),
+            "stranger": lambda s=source: stranger(s),
             "collector": lambda s=source: collector(),
         }[kind]()
     return made
@@ -64,6 +73,9 @@ def _demand_known_ends(processes: dict[str, Process], watcher: Watcher) -> None:
         elif process.error is not None:
             known = (Killed, StoreFailure, FileNotFoundError, NightjarError)
             assert isinstance(process.error, known), f"{process.name} raised {process.error!r}"
+            # of what is created once a failure says nothing: what is there does
+            unread = isinstance(process.error, StoreFailure) and process.waits_for[0] == "create"
+            assert not unread, f"{process.name} did not look what its last step led to"
 
 
 def _settle_down(store: Store, watcher: Watcher, random: Random, steps: list[str]) -> None:
@@ -73,7 +85,8 @@ def _settle_down(store: Store, watcher: Watcher, random: Random, steps: list[str
         schedule = Schedule(store, 0, PEACE, watcher.check)
         schedule.steps = steps
         before = len(steps)
-        process = schedule.run({f"last {run}": driver(source)})[f"last {run}"]
+        last = driver(source, made_by=watcher.made_by())
+        process = schedule.run({f"last {run}": last})[f"last {run}"]
         assert process.error is None, f"the run in peace raised {process.error!r}"
         assert isinstance(process.result, Outcome)
         watcher.acknowledged(process.result)
