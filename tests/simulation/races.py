@@ -1,6 +1,6 @@
 """Random races, each decided by one seed."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from random import Random
 
 from pipeline.driver import Outcome
@@ -19,15 +19,27 @@ from tests.simulation.store import SimulatedFolder, Store
 SOURCES = ((0, 1), (1, 2), (0, 2))
 """Three nights of one corpus."""
 
+_MOST = 600
+"""Seeds with which a broken protocol is tried."""
+
 _BASED = 0.7
 """How often there is a version when the race begins."""
 
 
-_KINDS = ("driver",) * 4 + ("retrier",) * 2 + ("worker",) * 2 + ("collector",) * 2 + ("stranger",)
+KINDS = ("driver",) * 4 + ("retrier",) * 2 + ("worker",) * 2 + ("collector",) * 2 + ("stranger",)
+"""Who races, and how often one of each."""
+COLLECTED = ("driver", "driver", "collector")
+"""Who must race for a fault of what is condemned to show: of all kinds it takes hundreds of seeds."""
 _WEATHERS = (PEACE, Odds(), Odds(stale=0.3))
 
 
-def race(seed: int, *, store: Store | None = None, odds: Odds | None = None) -> None:
+def race(
+    seed: int,
+    *,
+    store: Store | None = None,
+    odds: Odds | None = None,
+    kinds: Sequence[str] = KINDS,
+) -> None:
     """Let drivers, orphaned workers, strangers and collectors race, then run one driver in peace.
 
     Raises:
@@ -44,18 +56,30 @@ def race(seed: int, *, store: Store | None = None, odds: Odds | None = None) -> 
             weather = odds or random.choice(_WEATHERS)
             schedule = Schedule(store, random.getrandbits(64), weather, watcher.check)
             schedule.steps = steps
-            _demand_known_ends(schedule.run(_programs(random)), watcher)
+            _demand_known_ends(schedule.run(_programs(random, kinds)), watcher)
         _settle_down(store, watcher, random, steps)
     except AssertionError as broken:
         told = "\n".join(steps[-60:])
         raise AssertionError(f"seed {seed}: {broken}\n{told}") from broken
 
 
-def _programs(random: Random) -> dict[str, Callable[[SimulatedFolder], object]]:
+def found(make: Callable[[], Store] = Store, *, kinds: Sequence[str] = KINDS) -> str | None:
+    """What the simulation has to say of a broken protocol, the seed first; None for nothing."""
+    for seed in range(_MOST):
+        try:
+            race(seed, store=make(), kinds=kinds)
+        except AssertionError as broken:
+            return str(broken)
+    return None
+
+
+def _programs(
+    random: Random, kinds: Sequence[str]
+) -> dict[str, Callable[[SimulatedFolder], object]]:
     made: dict[str, Callable[[SimulatedFolder], object]] = {}
     for number in range(random.randint(2, 5)):
         source = random.choice(SOURCES)
-        kind = random.choice(_KINDS)
+        kind = random.choice(kinds)
         made[f"{kind} {number} of {source}"] = {
             "driver": lambda s=source: driver(s),
             "retrier": lambda s=source: retrier(s),
