@@ -29,7 +29,8 @@ _BASED = 0.7
 KINDS = ("driver",) * 4 + ("retrier",) * 2 + ("worker",) * 2 + ("collector",) * 2 + ("stranger",)
 """Who races, and how often one of each."""
 COLLECTED = ("driver", "driver", "collector")
-"""Who must race for a fault of what is condemned to show: of all kinds it takes hundreds of seeds."""
+"""Who must race for a fault of what is condemned to show soon."""
+
 _WEATHERS = (PEACE, Odds(), Odds(stale=0.3))
 
 
