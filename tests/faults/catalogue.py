@@ -256,7 +256,6 @@ CATALOGUE = {
     "compute.clock": _line(
         "a clock that is off by a day",
         "no effect: nothing is decided by a clock",
-        open="not tested",
     ),
     "compute.two_runs": _line("two runs for one output at once", "both succeed, one commit"),
     "compute.two_configs": _line(
