@@ -12,6 +12,44 @@ _FILE_LINES = 300
 _FUNCTION_LINES = 50
 _PARAMETERS = 7
 
+_PROTOCOL = [
+    "folder",
+    "durable",
+    "log",
+    "dataset",
+    "records",
+    "commit",
+    "driver",
+    "garbage",
+    "work",
+    "job_file",
+    "fingerprint",
+    "shards/remembered",
+    "stages/sink",
+    "stages/again",
+    "stages/plan",
+]
+"""Modules that decide what is in a dataset."""
+_CLOCKS = frozenset(
+    [
+        "time",
+        "monotonic",
+        "perf_counter",
+        "now",
+        "utcnow",
+        "today",
+        "st_mtime",
+        "st_ctime",
+        "getmtime",
+        "modified",
+        "created",
+        "uuid1",
+        "uuid6",
+        "uuid7",
+        "time_ns",
+    ]
+)
+
 
 @pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(ROOT)))
 def test_every_module_opens_with_its_decision_and_stays_small(path: Path) -> None:
@@ -25,6 +63,32 @@ def test_every_module_opens_with_its_decision_and_stays_small(path: Path) -> Non
             arguments = node.args.args + node.args.kwonlyargs
             names = [argument.arg for argument in arguments if argument.arg not in ("self", "cls")]
             assert len(names) <= _PARAMETERS, node.name
+
+
+@pytest.mark.fault("compute.clock")
+@pytest.mark.parametrize("name", _PROTOCOL)
+def test_the_protocol_reads_a_clock_only_to_tell_people_when(name: str) -> None:
+    tree = ast.parse((ROOT / "pipeline" / f"{name}.py").read_text())
+    told = {
+        part
+        for node in ast.walk(tree)
+        if isinstance(node, ast.keyword) and node.arg == "created_at"
+        for part in ast.walk(node)
+    }
+    read = [ast.unparse(node) for node in set(ast.walk(tree)) - told if _clock(node)]
+    assert read == []
+    # and nobody reads what people were told
+    asked = [n for n in ast.walk(tree) if isinstance(n, ast.Attribute) and n.attr == "created_at"]
+    assert asked == []
+
+
+def _clock(node: ast.AST) -> bool:
+    """Whether an expression is, or imports, a clock or the time of a file."""
+    if isinstance(node, ast.Attribute):
+        return node.attr in _CLOCKS
+    if isinstance(node, ast.Import | ast.ImportFrom):
+        return any(alias.name in _CLOCKS for alias in node.names)
+    return False
 
 
 def test_reading_a_dataset_imports_neither_torch_nor_ray() -> None:

@@ -204,8 +204,7 @@ CATALOGUE = {
     "store.disk_full": _line("no space left", "failed, and no half file is left"),
     "store.power_cut": _line(
         "a host that stops before its disk has written",
-        "survived: a file and its directory are synced before they count",
-        open="needs a file system that forgets; not tested",
+        "survived: a file, its name and the way to it are synced before they count",
     ),
     "output.damaged": _line(
         "a file of a dataset is cut, gone or changed",
@@ -262,7 +261,11 @@ CATALOGUE = {
         "`nightjar retry` embeds it, and nothing else",
     ),
     "compute.host_memory": _line(
-        "the host's memory runs out", "survived twice, then the unit is halved", open="not tested"
+        "the host's memory runs out",
+        "survived twice, then the unit is halved",
+        open="Ray kills workers by what is left of the whole host's memory: to get there a test "
+        "would take it from everything else that runs on this machine; a worker that is killed "
+        "otherwise is shown by `compute.poison` and `compute.worker_killed`",
     ),
     "compute.wrong_cluster": _line(
         "no cluster at the address, or another one", "refused; the address is always explicit"
@@ -270,7 +273,6 @@ CATALOGUE = {
     "compute.clock": _line(
         "a clock that is off by a day",
         "no effect: nothing is decided by a clock",
-        open="not tested",
     ),
     "compute.two_runs": _line("two runs for one output at once", "both succeed, one commit"),
     "compute.two_configs": _line(

@@ -19,7 +19,7 @@ from jobs.cli import main
 TEXTS = ("The owl hunts at night.", "def f(x):\n    return x + 1", "ключ и замок", "a")
 TASKS = ("retrieval.query", "code.passage", "text-matching", "retrieval.passage")
 
-_KILLED = """
+KILLED = """
 import os, signal, sys
 from pipeline.records import Records
 original, left = Records.record, [int(sys.argv[1])]
@@ -32,6 +32,7 @@ Records.record = record
 from jobs.cli import main
 sys.exit(main(sys.argv[2:]))
 """
+"""A program that runs the command and is killed when it is about to record the next unit."""
 
 
 def png(seed: int) -> bytes:
@@ -119,6 +120,6 @@ def embed_killed_after(units: int, spec: Path, *more: str) -> None:
     """The same in a process that is killed when it is about to record the next unit."""
     arguments = ["embed", str(spec), "--address", "none", *more]
     done = subprocess.run(
-        [sys.executable, "-c", _KILLED, str(units), *arguments], check=False, capture_output=True
+        [sys.executable, "-c", KILLED, str(units), *arguments], check=False, capture_output=True
     )
     assert done.returncode == -signal.SIGKILL, done.stderr.decode()

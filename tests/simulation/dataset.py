@@ -14,7 +14,8 @@ from pipeline.commit import digest
 from pipeline.driver import Outcome, drive
 from pipeline.folder import Folder
 from pipeline.garbage import collect
-from pipeline.log import list_versions, read_entry, read_manifest
+from pipeline.log import list_versions, read_entry, read_format, read_manifest
+from pipeline.records import WORK
 from pipeline.schema import embedded_schema, output_schema, vector_fields
 from pipeline.stages.again import Earlier
 from pipeline.stages.sink import Sink
@@ -23,6 +24,8 @@ from pipeline.work import Receipt, Segment, WorkUnit
 from tests.simulation.store import SimulatedFolder, Store
 
 MADE_BY = hashlib.sha256(b"made by").hexdigest()
+OTHERWISE = hashlib.sha256(b"made otherwise").hexdigest()
+"""The fingerprint of another checkpoint, whose vectors are others."""
 _DIM = 4
 _VECTORS = vector_fields(dim=_DIM, single_dtype="float32", multi_dim=None, multi_dtype="")
 SCHEMA = output_schema(pa.int64(), [], _VECTORS, {"fingerprint": MADE_BY})
@@ -66,6 +69,8 @@ def embed(
     units: Sequence[WorkUnit],
     revisions: Mapping[str, int],
     earlier: Mapping[str, Receipt] = MappingProxyType({}),
+    *,
+    made_by: str = MADE_BY,
 ) -> list[Receipt]:
     """The work of the stages: the real sink on rows whose vectors follow from their ids.
 
@@ -74,21 +79,25 @@ def embed(
         units: to be embedded.
         revisions: of their records, by key.
         earlier: of units of which only what was set aside is tried again, and goes well now.
+        made_by: the fingerprint.
     """
 
     def before(unit: str) -> Earlier | None:
         return Earlier(folder, earlier[unit], _AGAIN) if unit in earlier else None
 
-    sink = Sink(folder, SCHEMA, MADE_BY, revisions, before)
+    sink = Sink(folder, SCHEMA, made_by, revisions, before)
     receipts = []
     for unit in units:
-        key = unit.key(MADE_BY)
-        rows = _rows(unit) if key not in earlier else _rows(unit, well=True).slice(ROWS - 1)
+        key = unit.key(made_by)
+        again = key in earlier
+        rows = _rows(unit, made_by, well=again).slice(ROWS - 1 if again else 0)
         receipts.append(sink(rows, key, unit.adapter))
     return receipts
 
 
-def driver(shards: Sequence[int], again: frozenset[str] = frozenset()):  # type: ignore[no-untyped-def]
+def driver(  # type: ignore[no-untyped-def]
+    shards: Sequence[int], again: frozenset[str] = frozenset(), made_by: str = MADE_BY
+):
     """A program that embeds a source and commits it."""
     units = plan(shards)
 
@@ -97,8 +106,8 @@ def driver(shards: Sequence[int], again: frozenset[str] = frozenset()):  # type:
             folder,
             units,
             schema=SCHEMA,
-            fingerprint=MADE_BY,
-            execute=partial(embed, folder),
+            fingerprint=made_by,
+            execute=partial(embed, folder, made_by=made_by),
             accept=lambda receipts: None,
             again=again,
         )
@@ -109,6 +118,11 @@ def driver(shards: Sequence[int], again: frozenset[str] = frozenset()):  # type:
 def retrier(shards: Sequence[int]):  # type: ignore[no-untyped-def]
     """A program that embeds what was set aside as well."""
     return driver(shards, _AGAIN)
+
+
+def stranger(shards: Sequence[int]):  # type: ignore[no-untyped-def]
+    """A program that embeds the same source another way."""
+    return driver(shards, made_by=OTHERWISE)
 
 
 def orphaned_worker(shards: Sequence[int]):  # type: ignore[no-untyped-def]
@@ -127,12 +141,18 @@ class Watcher:
     def __init__(self, store: Store, sources: Sequence[Sequence[int]]) -> None:
         self._folder = SimulatedFolder(store)
         self._store = store
-        self._expected = {digest(plan(shards), MADE_BY): ids_of(plan(shards)) for shards in sources}
+        self._expected = {
+            (made_by, digest(plan(shards), made_by)): ids_of(plan(shards))
+            for shards in sources
+            for made_by in (MADE_BY, OTHERWISE)
+        }
         self._log: dict[int, bytes] = {}
-        self._ids: dict[str, list[int]] = {}
+        self._recorded: set[str] = set()
+        self._ids: dict[tuple[str, str], list[int]] = {}
 
     def check(self) -> None:
-        """Raise unless the log only grows and the newest version is whole."""
+        """Raise unless files come before records, the log only grows, the newest is whole."""
+        self._check_records()
         versions = list_versions(self._folder)
         assert versions == list(range(1, len(versions) + 1)), f"the log has gaps: {versions}"
         for version in versions:
@@ -142,31 +162,42 @@ class Watcher:
         if versions:
             self.check_version(versions[-1])
 
+    def _check_records(self) -> None:
+        """Raise unless the files of every new record are there, or have been."""
+        for name in self._store.objects.keys() - self._recorded:
+            if name.startswith(f"{WORK}/"):
+                self._recorded.add(name)
+                for file in Receipt.from_json(self._store.objects[name]).files:
+                    size = self._store.ever.get(file.path)
+                    assert size == file.size, f"{name} is there before {file.path}"
+
     def check_version(self, version: int) -> None:
         """Raise unless a version holds exactly the rows of its source, and the bytes it names."""
         entry = read_entry(self._folder, version)
+        assert entry.fingerprint == self.made_by(), f"version {version} is made another way"
         found: list[int] = []
         for file in read_manifest(self._folder, entry.manifest).to_pylist():
             data = self._store.objects.get(file["path"])
             assert data is not None, f"version {version} names {file['path']}, which is gone"
             name = hashlib.sha256(data).hexdigest()
             assert name == file["sha256"], f"the bytes of {file['path']} are not those committed"
-            if name not in self._ids:
+            known = (name, entry.fingerprint)
+            if known not in self._ids:
                 with pa.ipc.open_file(pa.py_buffer(data)) as reader:
                     table = reader.read_all()
-                self._ids[name] = table["id"].to_pylist()
+                self._ids[known] = table["id"].to_pylist()
                 if "embedding" in table.column_names:
                     vectors = table["embedding"].combine_chunks().flatten().to_numpy()
-                    wanted = _vectors(table["id"].to_numpy()).reshape(-1)
+                    wanted = _vectors(table["id"].to_numpy(), entry.fingerprint).reshape(-1)
                     assert np.array_equal(vectors, wanted), f"wrong vectors in {file['path']}"
-            found += self._ids[name]
-        assert sorted(found) == self._expected[entry.source_digest], (
-            f"version {version} holds {sorted(found)}"
-        )
+            found += self._ids[known]
+        wanted_ids = self._expected[entry.fingerprint, entry.source_digest]
+        assert sorted(found) == wanted_ids, f"version {version} holds {sorted(found)}"
 
-    def newest_source(self) -> str:
-        """The digest of the newest version."""
-        return read_entry(self._folder, list_versions(self._folder)[-1]).source_digest
+    def made_by(self) -> str:
+        """The fingerprint that the dataset has, or would have from a driver of its own."""
+        described = read_format(self._folder)
+        return MADE_BY if described is None else str(described["fingerprint"])
 
     def acknowledged(self, outcome: Outcome) -> None:
         """Raise unless what a driver was told is what the log says."""
@@ -175,14 +206,16 @@ class Watcher:
         assert json.loads(data)["commit_id"] == outcome.entry.commit_id
 
 
-def _vectors(ids: np.ndarray) -> np.ndarray:
-    return np.stack([(np.asarray(ids) + part).astype(np.float32) for part in range(_DIM)], axis=1)
+def _vectors(ids: np.ndarray, made_by: str) -> np.ndarray:
+    first = 0 if made_by == MADE_BY else 1000
+    parts = range(first, first + _DIM)
+    return np.stack([(np.asarray(ids) + part).astype(np.float32) for part in parts], axis=1)
 
 
-def _rows(unit: WorkUnit, well: bool = False) -> pa.Table:
+def _rows(unit: WorkUnit, made_by: str, well: bool = False) -> pa.Table:
     ids = np.array(ids_of([unit]))
     fine = [True] * (ROWS - 1) + [well]
-    vectors = pa.FixedSizeListArray.from_arrays(pa.array(_vectors(ids).reshape(-1)), _DIM)
+    vectors = pa.FixedSizeListArray.from_arrays(pa.array(_vectors(ids, made_by).reshape(-1)), _DIM)
     values = {
         "row": np.arange(ROWS),
         "locator": [f"row={row}" for row in range(ROWS)],

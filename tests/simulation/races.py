@@ -1,26 +1,47 @@
 """Random races, each decided by one seed."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from random import Random
 
 from pipeline.driver import Outcome
 from pipeline.errors import NightjarError
-from tests.simulation.dataset import Watcher, collector, driver, orphaned_worker, retrier
+from tests.simulation.dataset import (
+    Watcher,
+    collector,
+    driver,
+    orphaned_worker,
+    retrier,
+    stranger,
+)
 from tests.simulation.schedule import PEACE, Killed, Odds, Process, Schedule, StoreFailure
 from tests.simulation.store import SimulatedFolder, Store
 
 SOURCES = ((0, 1), (1, 2), (0, 2))
 """Three nights of one corpus."""
 
+_MOST = 600
+"""Seeds with which a broken protocol is tried."""
+
 _BASED = 0.7
 """How often there is a version when the race begins."""
 
 
+KINDS = ("driver",) * 4 + ("retrier",) * 2 + ("worker",) * 2 + ("collector",) * 2 + ("stranger",)
+"""Who races, and how often one of each."""
+COLLECTED = ("driver", "driver", "collector")
+"""Who must race for a fault of what is condemned to show soon."""
+
 _WEATHERS = (PEACE, Odds(), Odds(stale=0.3))
 
 
-def race(seed: int, *, store: Store | None = None, odds: Odds | None = None) -> None:
-    """Let drivers, orphaned workers and collectors race, then run one driver in peace.
+def race(
+    seed: int,
+    *,
+    store: Store | None = None,
+    odds: Odds | None = None,
+    kinds: Sequence[str] = KINDS,
+) -> None:
+    """Let drivers, orphaned workers, strangers and collectors race, then run one driver in peace.
 
     Raises:
         AssertionError: a guarantee is broken; the message holds the seed and every step.
@@ -36,22 +57,35 @@ def race(seed: int, *, store: Store | None = None, odds: Odds | None = None) -> 
             weather = odds or random.choice(_WEATHERS)
             schedule = Schedule(store, random.getrandbits(64), weather, watcher.check)
             schedule.steps = steps
-            _demand_known_ends(schedule.run(_programs(random)), watcher)
+            _demand_known_ends(schedule.run(_programs(random, kinds)), watcher)
         _settle_down(store, watcher, random, steps)
     except AssertionError as broken:
         told = "\n".join(steps[-60:])
         raise AssertionError(f"seed {seed}: {broken}\n{told}") from broken
 
 
-def _programs(random: Random) -> dict[str, Callable[[SimulatedFolder], object]]:
+def found(make: Callable[[], Store] = Store, *, kinds: Sequence[str] = KINDS) -> str | None:
+    """What the simulation has to say of a broken protocol, the seed first; None for nothing."""
+    for seed in range(_MOST):
+        try:
+            race(seed, store=make(), kinds=kinds)
+        except AssertionError as broken:
+            return str(broken)
+    return None
+
+
+def _programs(
+    random: Random, kinds: Sequence[str]
+) -> dict[str, Callable[[SimulatedFolder], object]]:
     made: dict[str, Callable[[SimulatedFolder], object]] = {}
     for number in range(random.randint(2, 5)):
         source = random.choice(SOURCES)
-        kind = random.choice(("driver", "driver", "retrier", "worker", "collector"))
+        kind = random.choice(kinds)
         made[f"{kind} {number} of {source}"] = {
             "driver": lambda s=source: driver(s),
             "retrier": lambda s=source: retrier(s),
             "worker": lambda s=source: orphaned_worker(s),
+            "stranger": lambda s=source: stranger(s),
             "collector": lambda s=source: collector(),
         }[kind]()
     return made
@@ -64,6 +98,9 @@ def _demand_known_ends(processes: dict[str, Process], watcher: Watcher) -> None:
         elif process.error is not None:
             known = (Killed, StoreFailure, FileNotFoundError, NightjarError)
             assert isinstance(process.error, known), f"{process.name} raised {process.error!r}"
+            # of what is created once a failure says nothing: what is there does
+            unread = isinstance(process.error, StoreFailure) and process.waits_for[0] == "create"
+            assert not unread, f"{process.name} did not look what its last step led to"
 
 
 def _settle_down(store: Store, watcher: Watcher, random: Random, steps: list[str]) -> None:
@@ -73,7 +110,8 @@ def _settle_down(store: Store, watcher: Watcher, random: Random, steps: list[str
         schedule = Schedule(store, 0, PEACE, watcher.check)
         schedule.steps = steps
         before = len(steps)
-        process = schedule.run({f"last {run}": driver(source)})[f"last {run}"]
+        last = driver(source, made_by=watcher.made_by())
+        process = schedule.run({f"last {run}": last})[f"last {run}"]
         assert process.error is None, f"the run in peace raised {process.error!r}"
         assert isinstance(process.result, Outcome)
         watcher.acknowledged(process.result)

@@ -17,6 +17,8 @@ class Store:
         self.conditional = conditional
         """Whether create refuses a name that is there: a store that ignores the condition does
         not."""
+        self.ever: dict[str, int] = {}
+        """Sizes by name of all that is there or was."""
         self.listings: list[dict[str, int]] = [{}]
         """Sizes by name after each change, the oldest first."""
         self.age = 0
@@ -25,6 +27,7 @@ class Store:
     def changed(self) -> None:
         """Note what a listing shows from now on."""
         self.listings.append({name: len(data) for name, data in self.objects.items()})
+        self.ever |= self.listings[-1]
 
     def listed(self, prefix: str) -> dict[str, int]:
         """Sizes by name below a prefix, as of some changes ago."""

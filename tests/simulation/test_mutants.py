@@ -1,6 +1,6 @@
 """The simulation can see: each of these breaks the protocol in one place, and is found."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 import pytest
 
@@ -9,21 +9,9 @@ from pipeline import garbage
 from pipeline.log import newest_entry
 from pipeline.stages import sink
 from pipeline.work import Receipt, WorkUnit
-from tests.simulation.races import race
+from tests.simulation.races import COLLECTED, found, race
 from tests.simulation.schedule import PEACE
 from tests.simulation.store import Store
-
-_MOST = 600
-
-
-def _found(make: Callable[[], Store] = Store, **settings: object) -> str | None:
-    """What the simulation has to say of a broken protocol; None when it sees nothing."""
-    for seed in range(_MOST):
-        try:
-            race(seed, store=make(), **settings)  # type: ignore[arg-type]
-        except AssertionError as broken:
-            return str(broken)
-    return None
 
 
 def test_the_protocol_as_it_is_passes() -> None:
@@ -33,17 +21,17 @@ def test_the_protocol_as_it_is_passes() -> None:
 
 @pytest.mark.fault("store.no_condition")
 def test_a_store_that_ignores_the_condition_is_found() -> None:
-    assert "has changed" in (_found(lambda: Store(conditional=False)) or "")
+    assert "has changed" in (found(lambda: Store(conditional=False)) or "")
 
 
 def test_a_collection_without_a_commit_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(garbage, "_condemn", lambda *arguments: None)
-    assert "which is gone" in (_found() or "")
+    assert "which is gone" in (found() or "")
 
 
 def test_a_driver_that_ignores_what_is_condemned_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(driving, "read_condemned", lambda folder, entry: frozenset())
-    assert "which is gone" in (_found() or "")
+    assert "which is gone" in (found(kinds=COLLECTED) or "")
 
 
 def test_a_driver_that_claims_a_version_it_has_not_judged_is_found(
@@ -55,7 +43,7 @@ def test_a_driver_that_claims_a_version_it_has_not_judged_is_found(
         return honest(folder, **settings | {"parent": newest_entry(folder)})  # type: ignore[arg-type]
 
     monkeypatch.setattr(driving, "commit", late)
-    assert "which is gone" in (_found() or "")
+    assert "which is gone" in (found(kinds=COLLECTED) or "")
 
 
 def test_data_files_with_one_name_for_all_attempts_are_found(
@@ -65,7 +53,7 @@ def test_data_files_with_one_name_for_all_attempts_are_found(
         hex = "0" * 32
 
     monkeypatch.setattr(sink.uuid, "uuid4", Always)
-    assert _found() is not None
+    assert found() is not None
 
 
 def test_a_driver_that_does_not_count_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -75,4 +63,4 @@ def test_a_driver_that_does_not_count_is_found(monkeypatch: pytest.MonkeyPatch) 
         return list(receipts.values())[1:]
 
     monkeypatch.setattr(driving, "reconcile", trusting)
-    assert "holds" in (_found() or "")
+    assert "holds" in (found() or "")
