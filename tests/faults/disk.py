@@ -20,7 +20,7 @@ Look = Callable[[str, Path | None], None]
 name, that name; afterwards, and for other calls, with None."""
 
 _NAMING = ("link", "replace", "rename")
-_CALLS = (*_NAMING, "fsync", "mkdir", "unlink", "pwrite")
+_CALLS = (*_NAMING, "fsync", "mkdir", "unlink", "remove", "pwrite")
 
 
 class Disk:
@@ -65,7 +65,11 @@ class Disk:
             if not at.is_relative_to(self._root):
                 return original(*arguments, **more)
             look(call, Path(arguments[1]) if call in _NAMING else None)
+            last = call in ("unlink", "remove") and at.stat().st_nlink == 1 and at.stat().st_ino
             done = original(*arguments, **more)
+            if last:
+                # its number may be that of another file soon
+                self._bytes.pop(last, None)
             if call == "fsync":
                 self._synced(arguments[0], at)
             look(call, None)
