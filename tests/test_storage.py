@@ -11,6 +11,7 @@ import pytest
 from pipeline.errors import OutputError, SourceError
 from pipeline.folder import Folder
 from pipeline.storage import (
+    absolute,
     base_directory,
     local_copy,
     locate,
@@ -69,6 +70,18 @@ def test_a_store_without_put_if_absent_is_refused_for_create() -> None:
 def test_an_unknown_protocol_is_a_sentence() -> None:
     with pytest.raises(SourceError, match="'gopher://x/y': cannot open gopher:// locations"):
         locate("gopher://x/y")
+
+
+def test_a_local_path_is_spelled_for_any_working_directory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", "/home/somebody")
+    assert absolute("x/*.parquet") == f"{tmp_path}/x/*.parquet"
+    assert absolute("~/x") == "/home/somebody/x"
+    assert absolute(f"file://{tmp_path}/x") == f"{tmp_path}/x"
+    assert absolute("s3://lake/x") == "s3://lake/x"
+    assert locate("s3://lake/~/x").path == "lake/~/x"
 
 
 @pytest.mark.parametrize(
