@@ -26,8 +26,8 @@ def _resolved(monkeypatch: pytest.MonkeyPatch, *secrets: str) -> None:
 def test_a_secret_that_another_is_part_of_is_blotted_out_whole(
     monkeypatch: pytest.MonkeyPatch, order: int
 ) -> None:
-    _resolved(monkeypatch, *["canary", "a canary of many"][::order])
-    assert redact("a canary of many, canary") == "***, ***"
+    _resolved(monkeypatch, *["canary", "canary of many"][::order])
+    assert redact("canary of many, canary") == "***, ***"
 
 
 def test_what_is_too_short_to_be_a_secret_blots_out_no_word(
