@@ -6,6 +6,7 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import boto3
 import pytest
 
 from pipeline.errors import OutputError, SourceError
@@ -13,6 +14,7 @@ from pipeline.folder import Folder
 from pipeline.storage import (
     absolute,
     base_directory,
+    list_objects,
     local_copy,
     locate,
 )
@@ -113,6 +115,25 @@ def test_a_folder_of_objects_is_copied_once_and_again_when_it_changes(
     assert kept == {copy.name, other.name}
     with pytest.raises(SourceError, match="no object below"):
         local_copy(f"{bucket}/absent", tmp_path / "cache")
+
+
+@pytest.mark.s3
+def test_what_somebody_else_wrote_or_deleted_is_seen_at_once(bucket: str, s3_endpoint: str) -> None:
+    somebody = boto3.client("s3", endpoint_url=s3_endpoint)
+    where = {"Bucket": bucket.removeprefix("s3://"), "Key": "log/2"}
+    folder = Folder(f"{bucket}/log")
+    folder.put("1", b"")
+
+    def seen() -> list[str]:
+        names = folder.names("")
+        assert names == [o.uri.rpartition("/")[2] for o in list_objects(folder.uri)]
+        return names
+
+    assert seen() == ["1"]
+    somebody.put_object(**where, Body=b"")
+    assert seen() == ["1", "2"]
+    somebody.delete_object(**where)
+    assert seen() == ["1"]
 
 
 def test_workers_that_start_together_fetch_one_copy(
