@@ -56,7 +56,10 @@ def test_paths_of_a_job_hold_from_any_working_directory(
 
 
 def test_a_dataset_that_was_moved_is_gone_on_with_where_it_is(
-    there: Path, tiny_checkpoint: Path, monkeypatch: pytest.MonkeyPatch
+    there: Path,
+    tiny_checkpoint: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     out, moved = there.parent / "out", there.parent / "moved"
     assert (
@@ -65,6 +68,9 @@ def test_a_dataset_that_was_moved_is_gone_on_with_where_it_is(
     out.rename(moved)
     assert _retried(monkeypatch, moved) == ["late", "now"]
     assert not out.exists()
+    told = capsys.readouterr().out
+    assert "1 items tried again, 1 embedded in" in told
+    assert "s; none left\n" in told
 
 
 def test_the_job_is_that_of_the_last_run(there: Path, tiny_checkpoint: Path) -> None:
