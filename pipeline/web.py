@@ -163,7 +163,13 @@ def _get(request: _Request) -> bytes:
 def _answer(request: _Request, connection: "_Connection") -> bytes:
     headers = {"Host": request.host, "Accept": "image/*", "Accept-Encoding": "identity"}
     connection.request("GET", request.target, headers=headers)
-    response = connection.getresponse()
+    with connection.getresponse() as response:
+        return _content(request, connection, response)
+
+
+def _content(
+    request: _Request, connection: "_Connection", response: http.client.HTTPResponse
+) -> bytes:
     if response.status in PASSING_STATUS:
         raise _Passing(f"the answer is {response.status}")
     if 300 <= response.status < 400:
@@ -222,14 +228,15 @@ class _Connection(http.client.HTTPConnection):
         super().__init__(request.host, _PORTS[request.scheme], timeout=_SILENCE)
         self._secure = request.scheme == "https"
         self._addresses = addresses
+        self._open: socket.socket | None = None
         self.aborted = False
 
     def connect(self) -> None:
         """Connect to the first address that answers; for https as the host and no other."""
-        self.sock = self._reached()
+        self.sock = self._open = self._reached()
         self._demand_time()
         if self._secure:
-            self.sock = _trust().wrap_socket(
+            self.sock = self._open = _trust().wrap_socket(
                 self.sock, server_hostname=self.host, do_handshake_on_connect=False
             )
             self._demand_time()
@@ -253,7 +260,8 @@ class _Connection(http.client.HTTPConnection):
     def abort(self) -> None:
         """End it from another thread, whatever it waits for."""
         self.aborted = True
-        sock = self.sock
+        # an answer that ends with the connection takes the socket with it, and is read from it yet
+        sock = self._open
         if sock is not None:
             with suppress(OSError):
                 # not the shutdown of TLS, which would let what is left through undeciphered

@@ -105,6 +105,28 @@ def test_a_damaged_record_is_told_and_its_unit_done_again(
     assert "u.0.json is passed over: its sum is not that of its content" in caplog.text
 
 
+def test_of_several_revisions_the_latest_counts(folder: Folder) -> None:
+    records = Records(folder, MADE_BY)
+    older, latest = _receipt(folder, "u", "a"), _receipt(folder, "u", "b")
+    # as text, 10 would come before 9
+    records.record(older, 9)
+    records.record(latest, 10)
+    standing = Records(folder, MADE_BY).standing(["u"], ())
+    assert (standing.receipts, standing.revisions) == ({"u": latest}, {"u": 11})
+    condemned = {file.path for file in latest.files}
+    standing = Records(folder, MADE_BY).standing(["u"], condemned)
+    assert (standing.receipts, standing.revisions) == ({"u": older}, {"u": 11})
+
+
+def test_names_that_are_of_no_record_are_passed_over(folder: Folder) -> None:
+    receipt = _receipt(folder, "u")
+    Records(folder, MADE_BY).record(receipt, 0)
+    for name in ("u.json", "u.x.json", "u", "other.7.json"):
+        folder.put(f"{_WORK}/{name}", b"{}")
+    standing = Records(folder, MADE_BY).standing(["u"], ())
+    assert (standing.receipts, standing.revisions) == ({"u": receipt}, {"u": 1})
+
+
 def test_each_record_is_read_once(folder: Folder, monkeypatch: pytest.MonkeyPatch) -> None:
     Records(folder, MADE_BY).record(_receipt(folder, "u"), 0)
     records, reads = Records(folder, MADE_BY), []

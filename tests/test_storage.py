@@ -5,12 +5,15 @@ import os
 import threading
 from pathlib import Path
 
+import boto3
 import pytest
 
 from pipeline.errors import OutputError, SourceError
 from pipeline.folder import Folder
 from pipeline.storage import (
+    absolute,
     base_directory,
+    list_objects,
     locate,
 )
 
@@ -96,6 +99,18 @@ def test_an_unknown_protocol_is_a_sentence() -> None:
         locate("gopher://x/y")
 
 
+def test_a_local_path_is_spelled_for_any_working_directory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", "/home/somebody")
+    assert absolute("x/*.parquet") == f"{tmp_path}/x/*.parquet"
+    assert absolute("~/x") == "/home/somebody/x"
+    assert absolute(f"file://{tmp_path}/x") == f"{tmp_path}/x"
+    assert absolute("s3://lake/x") == "s3://lake/x"
+    assert locate("s3://lake/~/x").path == "lake/~/x"
+
+
 @pytest.mark.parametrize(
     ("pattern", "base"),
     [("*.parquet", ""), ("x/*/y.tar", "/x"), ("x/y.tar", "/x"), ("x", "/x"), ("x/[ab]*", "/x")],
@@ -105,3 +120,22 @@ def test_relative_paths_begin_at_the_directory_before_the_first_glob(
 ) -> None:
     Folder(str(tmp_path)).put("x/y.tar", b"")
     assert locate(base_directory(f"{tmp_path}/{pattern}")).path == f"{tmp_path}{base}"
+
+
+@pytest.mark.s3
+def test_what_somebody_else_wrote_or_deleted_is_seen_at_once(bucket: str, s3_endpoint: str) -> None:
+    somebody = boto3.client("s3", endpoint_url=s3_endpoint)
+    where = {"Bucket": bucket.removeprefix("s3://"), "Key": "log/2"}
+    folder = Folder(f"{bucket}/log")
+    folder.put("1", b"")
+
+    def seen() -> list[str]:
+        names = folder.names("")
+        assert names == [o.uri.rpartition("/")[2] for o in list_objects(folder.uri)]
+        return names
+
+    assert seen() == ["1"]
+    somebody.put_object(**where, Body=b"")
+    assert seen() == ["1", "2"]
+    somebody.delete_object(**where)
+    assert seen() == ["1"]

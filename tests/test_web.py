@@ -190,7 +190,7 @@ def test_an_answer_that_is_no_image_is_the_rows_fault_at_once(server: Server, st
     assert len(server.asked) == 1
 
 
-@pytest.mark.parametrize("status", [408, 429, 500, 502, 503, 504])
+@pytest.mark.parametrize("status", [408, 425, 429, 500, 502, 503, 504])
 def test_a_host_that_fails_is_tried_three_times(server: Server, status: int) -> None:
     server.answer = _reply(status)
     assert str(_refused(_url(server))).endswith(f"the answer is {status}, 3 times")
@@ -242,17 +242,30 @@ def _drip_body(handler: BaseHTTPRequestHandler) -> None:
         time.sleep(0.02)
 
 
+def _drip_to_the_end_of_the_connection(handler: BaseHTTPRequestHandler) -> None:
+    handler.send_response(200)
+    handler.end_headers()
+    for _ in range(500):
+        handler.wfile.write(b"x")
+        time.sleep(0.02)
+
+
 def _say_nothing(handler: BaseHTTPRequestHandler) -> None:
     time.sleep(2)
 
 
-@pytest.mark.parametrize("slow", [_drip_head, _drip_body, _say_nothing])
+@pytest.mark.parametrize(
+    "slow", [_drip_head, _drip_body, _drip_to_the_end_of_the_connection, _say_nothing]
+)
 def test_an_answer_that_comes_byte_by_byte_is_given_up(
     server: Server, monkeypatch: pytest.MonkeyPatch, slow: Answer
 ) -> None:
     monkeypatch.setattr(web, "_SECONDS", 0.3)
     server.answer = slow
+    began = time.monotonic()
     assert str(_refused(_url(server))).endswith("no whole answer within 0.3 seconds, 3 times")
+    # one attempt that is not ended takes ten seconds
+    assert time.monotonic() - began < 8
 
 
 def test_a_connection_that_is_cut_is_tried_again(server: Server) -> None:

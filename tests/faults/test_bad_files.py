@@ -281,13 +281,15 @@ def test_whoever_opens_a_file_is_kept_from_such_a_type(trap: list[bytes]) -> Non
 
 
 @pytest.mark.fault("file.extension_types")
+# four are as many as a decoder could pass over unnoticed
+@pytest.mark.parametrize("damage", [b"*", b"****"])
 def test_an_arrow_schema_that_is_damaged_is_no_way_around(
-    tmp_path: Path, tiny_checkpoint: Path, capsys: Captured, trap: list[bytes]
+    tmp_path: Path, tiny_checkpoint: Path, capsys: Captured, trap: list[bytes], damage: bytes
 ) -> None:
     content = _with_type("nightjar.trap", nested=False)
     announced = base64.b64encode(b"\xff\xff\xff\xff")[:4]
     at = content.index(announced, content.index(b"ARROW:schema"))
-    (tmp_path / "a.parquet").write_bytes(content[:at] + b"*" + content[at + 1 :])
+    (tmp_path / "a.parquet").write_bytes(content[:at] + damage + content[at + len(damage) :])
     told = _refused(tmp_path, tiny_checkpoint, _source(tmp_path / "a.parquet"), capsys)
     assert "the Arrow schema in its footer is damaged" in told
     assert trap == []

@@ -3,6 +3,7 @@
 import json
 import tarfile
 from collections import Counter
+from decimal import Decimal
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -93,6 +94,38 @@ def _webdataset(folder: Path) -> dict[str, Any]:
     for name, ids in (("1", "78"), ("2", ["9", "7", "10", "8"])):
         _tar(folder / f"{name}.tar", list(ids))
     return {"format": "webdataset", "task": "code.query"}
+
+
+def test_a_row_is_named_by_its_number_in_the_shard_however_the_rows_came() -> None:
+    ids = ["a", "b", "c", "b"]
+    alone = Identities()
+    alone.add(ids, "code.query")
+    found = Identities(suspects=repeated([alone.hashes]))
+    for number in range(0, len(ids), 2):
+        found.add(ids[number : number + 2], "code.query")
+    twice = same([("shard", row) for row in found.named])
+    assert twice == {("'b'", "code.query"): ["shard row 1", "shard row 3"]}
+
+
+def test_ids_of_two_types_that_are_equal_to_python_are_two() -> None:
+    found = Identities()
+    found.add([1, True, 1.0, "1", b"1", Decimal(1)], "code.query")
+    assert repeated([found.hashes]) == set()
+
+
+def test_a_row_whose_hash_happens_to_be_nobodys_is_somebody(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    class Zero:
+        def __init__(self, *_: object, **__: object) -> None: ...
+
+        def digest(self) -> bytes:
+            return bytes(8)
+
+    monkeypatch.setattr(identities, "blake2b", Zero)
+    found = Identities()
+    found.add(["a", "a", None], "code.query")
+    assert len(repeated([found.hashes])) == 1
 
 
 _FORMATS = {"parquet": _parquet, "jsonl": _jsonl, "webdataset": _webdataset}

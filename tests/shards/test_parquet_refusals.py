@@ -1,5 +1,6 @@
 """Parquet shards that cannot be read as the spec says: one sentence, before a model is loaded."""
 
+import io
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from pipeline.errors import RunError, SourceError
+from pipeline.shards.footer import open_parquet
 from pipeline.stages.plan import plan_work
 from pipeline.stages.source import read_units
 from tests.shards import job, read_all
@@ -157,3 +159,13 @@ def test_views_and_dictionaries_come_out_plain(tmp_path: Path) -> None:
     assert found.plan.kept == (pa.field("kept", pa.binary()),)
     assert found.column("text") == [b"x", b"y"]
     assert found.column("kept") == [{"kept": b"1"}, {"kept": None}]
+
+
+@pytest.mark.parametrize(
+    "content",
+    [b"", b"PAR1", b"PAR1PAR1", b"PAR1\xff\xff\xff\x7fPAR1", b"PAR1\4\0\0\0PARE", b"x" * 99],
+    ids=["empty", "no end", "no footer", "a footer longer than the file", "encrypted", "text"],
+)
+def test_what_is_no_parquet_is_told_as_such_and_in_no_other_way(content: bytes) -> None:
+    with pytest.raises(pa.ArrowInvalid), io.BytesIO(content) as stream:
+        open_parquet(stream, "a.parquet")

@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from pipeline.errors import SourceError
 from pipeline.folder import Folder
 from pipeline.shards import jsonl
 from pipeline.shards.remembered import INSPECTIONS, Remembered, _from_bytes, _to_bytes
@@ -81,6 +82,40 @@ def test_a_shard_is_looked_at_once_and_again_when_it_or_its_reading_changes(
     assert sorted(looked[3:]) == ["a.jsonl", "b.jsonl"]
 
 
+def test_a_shard_of_the_same_size_and_other_content_is_looked_at_again(
+    tmp_path: Path, spec: JobSpec, looked: list[str]
+) -> None:
+    folder, shard = Folder(str(tmp_path / "out")), tmp_path / "a.jsonl"
+    _plan(spec, folder)
+    content = shard.read_text()
+    shard.write_text(content.replace("text-matching", "no-such-task!"))
+    assert shard.stat().st_size == len(content)
+    assert _plan(spec, folder) == _plan(spec, Folder(str(tmp_path / "fresh")), keep=False)
+    assert looked[2] == "a.jsonl"
+
+
+def test_units_of_another_size_are_cut_anew(tmp_path: Path, spec: JobSpec) -> None:
+    folder = Folder(str(tmp_path / "out"))
+    _plan(spec, folder)
+    larger = spec.model_copy(update={"compute": spec.compute.model_copy(update={"unit_rows": 100})})
+    assert _plan(larger, folder) == _plan(larger, Folder(str(tmp_path / "fresh")))
+
+
+def test_a_look_that_named_no_row_does_not_hide_rows_that_are_there_twice(
+    tmp_path: Path,
+) -> None:
+    path = tmp_path / "a.jsonl"
+    _write(path, 5)
+    path.write_text("\n".join([path.read_text()] * 2))
+    keeping, folder = _spec(tmp_path), Folder(str(tmp_path / "out"))
+    _plan(keeping, folder)
+    refusing = keeping.model_copy(
+        update={"limits": keeping.limits.model_copy(update={"duplicate_ids": "refuse"})}
+    )
+    with pytest.raises(SourceError, match="ids are there more than once"):
+        _plan(refusing, folder)
+
+
 def test_nothing_is_written_before_it_is_kept(
     tmp_path: Path, spec: JobSpec, looked: list[str]
 ) -> None:
@@ -105,6 +140,18 @@ def test_a_damaged_one_costs_a_look_at_the_shard_and_nothing_else(
         flipped = content[:at] + bytes([content[at] ^ 1]) + content[at + 1 :]
         folder.put(path, flipped if damage is None else damage)
     assert _plan(spec, folder) == first
+    assert len(looked) == 4
+
+
+def test_one_that_is_deleted_meanwhile_costs_a_look_at_the_shard_and_nothing_else(
+    tmp_path: Path, spec: JobSpec, looked: list[str]
+) -> None:
+    folder = Folder(str(tmp_path / "out"))
+    first = _plan(spec, folder)
+    remembered = Remembered(folder)
+    for name in folder.names(INSPECTIONS):
+        folder.delete(f"{INSPECTIONS}/{name}")
+    assert plan_work(spec, 602112, remembered) == first
     assert len(looked) == 4
 
 

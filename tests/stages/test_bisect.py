@@ -9,7 +9,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline import open_dataset
+from pipeline import credentials, open_dataset
 from pipeline.errors import DeviceLost, Reason, RunError
 from pipeline.model.engine import Engine
 from pipeline.model.outputs import Embeddings
@@ -60,6 +60,22 @@ def test_an_error_that_is_no_rows_fault_is_raised_at_once() -> None:
     with pytest.raises(RunError, match="the store is gone"):
         bisect(call, _rows(64), "embed", lambda _: (Reason.UNEXPECTED_ERROR, ""))
     assert calls == 1
+
+
+def test_a_message_that_is_set_aside_is_short_and_shows_no_secret(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(credentials, "_known", {"canary"})
+
+    def call(table: pa.Table) -> pa.Table:
+        if table["reason"].null_count:
+            raise RuntimeError("signed with a canary" + "!" * 1000)
+        return table
+
+    found = bisect(call, _rows(1), "embed", lambda e: (Reason.UNEXPECTED_ERROR, str(e)))
+    (message,) = found["message"].to_pylist()
+    assert message.startswith("signed with a ***!!!")
+    assert len(message) <= 300
 
 
 def _fail_in_prepare(monkeypatch: pytest.MonkeyPatch, always: bool) -> None:

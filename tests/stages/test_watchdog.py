@@ -1,5 +1,7 @@
 """A run that does not move is ended; one that moves slowly is not."""
 
+import subprocess
+import sys
 import threading
 import time
 from pathlib import Path
@@ -13,6 +15,7 @@ from pipeline.stages import watchdog
 from pipeline.stages.board import Board, Progress
 from pipeline.stages.watchdog import pulsing, watched
 from pipeline.tasks import Task
+from pipeline.work import Tally
 from tests.jobs import embed, write_parquet, write_spec
 
 
@@ -39,6 +42,48 @@ def test_a_timeout_that_a_run_raises_is_its_own() -> None:
 
     with pytest.raises(TimeoutError, match="of the run"):
         watched(run, progress=Progress, watch=_nobody, stall=60, waiting=list)
+
+
+def test_an_exit_within_a_run_is_the_answer_and_no_stall() -> None:
+    def run() -> None:
+        raise SystemExit(3)
+
+    with pytest.raises(SystemExit):
+        watched(run, progress=Progress, watch=_nobody, stall=5, waiting=list)
+
+
+def test_a_run_is_told_of_while_it_goes_on() -> None:
+    told, tallies = threading.Event(), {"code": Tally()}
+
+    def watch(found: object) -> None:
+        assert found == tallies
+        told.set()
+
+    found = watched(
+        lambda: told.wait(5),
+        progress=lambda: Progress(tallies=tallies),
+        watch=watch,
+        stall=60,
+        waiting=list,
+    )
+    assert found, "it goes on until it was told of"
+
+
+def test_a_process_ends_though_its_run_and_its_count_never_do() -> None:
+    program = (
+        "import threading\n"
+        "from pipeline.stages.board import Progress\n"
+        "from pipeline.stages.watchdog import pulsing, watched\n"
+        "never = threading.Event()\n"
+        "def run():\n"
+        "    with pulsing(lambda: 0, print):\n"
+        "        never.wait()\n"
+        "watched(run, progress=Progress, watch=print, stall=0.1, waiting=list)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=False, timeout=60
+    )
+    assert "nothing has moved for 0.1 s" in done.stderr
 
 
 @pytest.mark.parametrize("progress", [Progress, lambda: None], ids=["no move", "no answer"])

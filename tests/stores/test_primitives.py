@@ -219,6 +219,15 @@ def test_one_object_is_listed_whatever_its_suffix_and_nothing_where_there_is_non
     assert list_objects(f"{root}/*.nothing") == []
 
 
+def test_what_is_named_itself_is_listed_though_its_name_is_hidden(root: str) -> None:
+    folder = Folder(root)
+    folder.put(".cache/corpus/a.parquet", b"x")
+    folder.put(".cache/corpus/.b.parquet", b"x")
+    assert _names(f"{root}/.cache/corpus/.b.parquet") == [".cache/corpus/.b.parquet"]
+    for below in (".cache/corpus", ".cache/corpus/*.parquet"):
+        assert _names(f"{root}/{below}") == [".cache/corpus/a.parquet"]
+
+
 def test_the_etag_changes_with_the_content_and_not_without(root: str) -> None:
     folder = Folder(root)
     folder.put("a", b"one")
