@@ -86,7 +86,7 @@ def _embed(arguments: argparse.Namespace) -> None:
     spec = load_spec(arguments.spec, arguments.overrides)
     from jobs.embed import run
 
-    run(spec, arguments.address, arguments.json)
+    run(arguments.spec, spec, arguments.address, arguments.json)
 
 
 def _retry(arguments: argparse.Namespace) -> None:

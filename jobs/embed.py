@@ -49,8 +49,8 @@ _EXAMPLES = 3
 """Items to name of those that were set aside."""
 
 
-def run(spec: JobSpec, address: str, as_json: bool) -> None:
-    """The command."""
+def run(path: str, spec: JobSpec, address: str, as_json: bool) -> None:
+    """The command, with the spec that was read from a path."""
     report = embed(spec, address)
     if as_json:
         print(report.to_json())
@@ -60,7 +60,8 @@ def run(spec: JobSpec, address: str, as_json: bool) -> None:
     # as it can be typed here: the quickstart's environment is not on the path
     command = "nightjar" if shutil.which("nightjar") else sys.argv[0]
     what = "quarantine" if report.quarantined else "show"
-    print(f"next:    {command} {what} {report.dataset}")
+    storage = f" --storage {path}" if spec.storage else ""
+    print(f"next:    {command} {what} {report.dataset}{storage}")
 
 
 def embed(spec: JobSpec, address: str) -> RunReport:
@@ -86,7 +87,8 @@ def embed(spec: JobSpec, address: str) -> RunReport:
     outcome = finish(job, address)
     if outcome.receipts is None:
         demand_there(job.folder, outcome.entry)
-        return unchanged(spec.output.uri, outcome.entry, job.plan.skipped)
+        seconds = time.monotonic() - started
+        return unchanged(spec.output.uri, outcome.entry, job.plan.skipped, seconds)
     return account(
         outcome.receipts,
         dataset=spec.output.uri,

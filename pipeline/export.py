@@ -68,7 +68,8 @@ def to_lance(dataset: Dataset, destination: str) -> int:
         import lance
     except ImportError:
         raise OutputError(
-            "--format lance needs the package pylance: pip install 'nightjar[lance]'"
+            "--format lance needs the package pylance; in Nightjar's folder: "
+            "pip install -e '.[lance]'"
         ) from None
     _demand_empty(destination)
     batches = (batch for table in _tables(dataset) for batch in table.to_batches())

@@ -51,6 +51,8 @@ class RunReport:
         """A short account for a person."""
         if self.up_to_date:
             text = f"up to date: {self.items:,} rows embedded before, nothing to do"
+            if self.seconds:
+                text = f"another run has committed the same work first: {self.items:,} rows"
             return text + self._tell_skipped()
         embedded = sum(self.embedded.values())
         parts = ", ".join(f"{count:,} {name}" for name, count in sorted(self.embedded.items()))
@@ -76,8 +78,10 @@ class RunReport:
         return f"; {count} passed over, with rows that this version has not{listed}"
 
 
-def unchanged(dataset: str, entry: LogEntry, skipped: Sequence[str]) -> RunReport:
-    """The report of a run that found its work done."""
+def unchanged(
+    dataset: str, entry: LogEntry, skipped: Sequence[str], seconds: float = 0.0
+) -> RunReport:
+    """The report of a run that found its work done: at once, or after so many seconds."""
     return RunReport(
         dataset=dataset,
         version=entry.version,
@@ -93,7 +97,7 @@ def unchanged(dataset: str, entry: LogEntry, skipped: Sequence[str]) -> RunRepor
         skipped=tuple(skipped),
         files=0,
         bytes=0,
-        seconds=0.0,
+        seconds=seconds,
     )
 
 

@@ -78,7 +78,11 @@ def locate(uri: str) -> Location:
         filesystem = _filesystem(protocol, max(fits, key=lambda s: len(s.uri), default=None))
     except (ImportError, ValueError) as error:
         extra = _EXTRAS.get(protocol)
-        more = f"; install nightjar[{extra}]" if extra and isinstance(error, ImportError) else ""
+        more = (
+            f"; in Nightjar's folder: pip install -e '.[{extra}]'"
+            if extra and isinstance(error, ImportError)
+            else ""
+        )
         raise SourceError(f"{uri!r}: cannot open {protocol}:// locations: {error}{more}") from error
     path = filesystem._strip_protocol(os.path.expanduser(uri) if protocol == "file" else uri)
     return Location(filesystem=filesystem, path=cast(str, path))

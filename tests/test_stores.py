@@ -334,10 +334,12 @@ def test_a_job_reaches_its_store_by_its_spec_alone_and_no_secret_is_told(
     }
     spec = _spec_with(tmp_path / "stored.yaml", plain, [store])
     assert embed(spec, "--json") == 0
+    assert embed(spec) == 0
     for command in ("show", "verify", "quarantine"):
         assert main([command, f"{bucket}/out", "--storage", str(spec)]) == 0
     assert open_dataset(f"{bucket}/out").count() == 4
     told = capsys.readouterr()
+    assert f"{bucket}/out --storage {spec}\n" in told.out
     # a store that says the secret back is blotted out as well
     with proxied(s3_endpoint) as proxy:
         proxy.rules = [Rule(fault="status", status=403, code=_CANARY)]

@@ -126,7 +126,7 @@ def read(
         base = base_of(source, segment.shard.uri)
         images = read_images(base, _image_paths(source, records), source.image_hosts)
         rows = [
-            _row(source, record, image, f"{segment.shard.uri}#line={first + i}")
+            _row(source, record, image, f"{segment.shard.uri}#record={first + i}")
             for i, (record, image) in enumerate(zip(records, images, strict=True))
         ]
         yield to_table(rows, first, id_type, kept)

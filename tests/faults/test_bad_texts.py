@@ -120,7 +120,7 @@ def test_lines_that_are_no_object_are_set_aside_where_they_stand(
     assert dataset.to_table()["id"].to_pylist() == [str(n) for n in range(len(bad))]
     aside = dataset.quarantine().to_pylist()
     assert [row["reason"] for row in aside] == ["malformed_record"] * 7 + ["null_id"]
-    places = [f"{tmp_path / 'a.jsonl'}#line={2 * n + 1}" for n in range(len(bad))]
+    places = [f"{tmp_path / 'a.jsonl'}#record={2 * n + 1}" for n in range(len(bad))]
     assert [row["locator"] for row in aside] == places
 
 

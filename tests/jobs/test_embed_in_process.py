@@ -116,7 +116,7 @@ def test_jsonl_is_embedded_and_its_malformed_line_set_aside(
     rows = sorted(_rows(tmp_path / "out"), key=lambda row: row["id"])
     _demand_equal(rows, tiny_checkpoint, list(TEXTS[:2]), list(TASKS[:2]))
     (aside,) = open_dataset(str(tmp_path / "out")).quarantine().to_pylist()
-    assert aside["locator"].endswith("a.jsonl#line=1")
+    assert aside["locator"].endswith("a.jsonl#record=1")
 
 
 def test_several_sources_share_one_dataset(tmp_path: Path, tiny_checkpoint: Path) -> None:

@@ -97,7 +97,7 @@ def test_a_bad_line_is_a_row_with_a_reason_between_its_neighbours(
     found = read_all(_source(_file(tmp_path, b"\n".join(lines))), 2)
     assert found.column("reason") == [None, "malformed_record", None]
     assert found.column("text") == [b"before", None, b"after"]
-    assert found.column("locator")[1] == f"{tmp_path}/a.jsonl#line=1"
+    assert found.column("locator")[1] == f"{tmp_path}/a.jsonl#record=1"
     assert message in found.column("message")[1]
     assert found.column("stage") == [None, "source", None]
 

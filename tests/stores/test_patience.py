@@ -79,5 +79,5 @@ def test_a_client_that_is_not_installed_is_named_with_its_extra(
     command = [sys.executable, "-c", program]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 2
-    assert f"; install nightjar[{extra}]" in done.stderr
+    assert f"; in Nightjar's folder: pip install -e '.[{extra}]'" in done.stderr
     assert "Traceback" not in done.stderr
