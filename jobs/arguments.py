@@ -99,7 +99,7 @@ def _add_run(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--address",
         default="local",
-        help="which Ray: local (default), auto, ray://host:port, or none for no Ray at all",
+        help="which Ray: local (default), auto, host:port, ray://host:port, or none for no Ray",
     )
 
 

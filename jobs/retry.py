@@ -69,8 +69,11 @@ def _account(outcome: Outcome, chosen: frozenset[str], seconds: float) -> str:
     before, after = tally(outcome.resumed), tally(outcome.receipts or [])
     tried = sum(count for reason, count in before.quarantined.items() if reason in chosen)
     if not tried:
-        return f"nothing was set aside for {', '.join(sorted(chosen))}"
+        others = ", ".join(before.quarantined)
+        more = f"; what was, for {others}, is tried again with --reason" if others else ""
+        return f"nothing was set aside for {', '.join(sorted(chosen))}{more}"
     gained = after.embedded.total() - before.embedded.total()
     reasons = ", ".join(f"{count:,} {reason}" for reason, count in after.quarantined.most_common())
     left = f"{after.quarantined.total():,} still set aside ({reasons})" if reasons else "none left"
-    return f"{tried:,} items tried again, {gained:,} embedded in {seconds:.1f} s; {left}"
+    items = "item" if tried == 1 else "items"
+    return f"{tried:,} {items} tried again, {gained:,} embedded in {seconds:.1f} s; {left}"

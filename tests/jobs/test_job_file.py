@@ -69,7 +69,7 @@ def test_a_dataset_that_was_moved_is_gone_on_with_where_it_is(
     assert _retried(monkeypatch, moved) == ["late", "now"]
     assert not out.exists()
     told = capsys.readouterr().out
-    assert "1 items tried again, 1 embedded in" in told
+    assert "1 item tried again, 1 embedded in" in told
     assert "s; none left\n" in told
 
 
