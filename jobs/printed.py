@@ -7,14 +7,19 @@ line, and one with an escape sequence moves the cursor, sets the title or hides 
 from typing import Any
 
 
-def printed(value: Any, longest: int | None = None) -> str:
+def printed(value: Any) -> str:
     """A value on one line, with everything spelled out that a terminal does not show as it is.
 
-    Args:
-        value: bytes are shown in hexadecimal digits, all else as Python shows it.
-        longest: characters, beyond which it is cut; None for any number.
+    Bytes are shown in hexadecimal digits, all else as Python shows it.
     """
-    text = value.hex() if isinstance(value, bytes) else str(value)
-    if longest is not None and len(text) > longest:
-        text = text[: longest - 3] + "..."
-    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
+    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in _shown(value))
+
+
+def brief(value: Any, longest: int) -> str:
+    """The same of a value's beginning, at most so many characters; white space of texts is one."""
+    text = _shown(" ".join(value.split()) if isinstance(value, str) else value)
+    return printed(text if len(text) <= longest else text[: longest - 3] + "...")
+
+
+def _shown(value: Any) -> str:
+    return value.hex() if isinstance(value, bytes) else str(value)

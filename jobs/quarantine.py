@@ -6,7 +6,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from jobs.printed import printed
+from jobs.printed import brief, printed
 from pipeline.dataset import Dataset
 
 _LONGEST_MESSAGE = 100
@@ -23,8 +23,8 @@ def run(dataset: Dataset, examples: int, as_json: bool) -> None:
     for reason in reasons:
         print(f"{reason['items']:>8,}  {printed(reason['reason'])}")
         for example in reason["examples"]:
-            message = " ".join(example["message"].split())
-            print(f"{'':>10}{printed(example['id'])}  {printed(message, _LONGEST_MESSAGE)}")
+            message = brief(example["message"], _LONGEST_MESSAGE)
+            print(f"{'':>10}{printed(example['id'])}  {message}")
             print(f"{'':>10}{printed(example['locator'])}")
 
 

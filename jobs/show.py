@@ -3,7 +3,7 @@
 from collections import Counter
 from typing import Any
 
-from jobs.printed import printed
+from jobs.printed import brief, printed
 from pipeline.dataset import Dataset
 from pipeline.folder import Folder
 from pipeline.log import list_versions, read_entry
@@ -34,20 +34,20 @@ def run(dataset: Dataset, rows: int) -> None:
     for row in dataset.head(rows).to_pylist():
         print("row")
         for name, value in row.items():
-            vectors = name == "multivector" or name.startswith("embedding")
-            shown = _vectors(value) if vectors and isinstance(value, list) else _cell(value)
+            embedding = name == "multivector" or name.startswith("embedding")
+            vectors = embedding and isinstance(value, list)
+            shown = _vectors(value) if vectors else brief(value, _LONGEST_CELL)
             print(f"  {printed(name):<14} {shown}")
 
 
 def _show_quarantine(dataset: Dataset, rows: int) -> None:
     table = dataset.quarantine()
     counts = Counter(table["reason"].to_pylist())
-    print(
-        "quarantine   "
-        + ", ".join(f"{n:,} {printed(reason)}" for reason, n in counts.most_common())
-    )
+    reasons = ", ".join(f"{n:,} {printed(reason)}" for reason, n in counts.most_common())
+    print(f"quarantine   {reasons}")
     for row in table.slice(0, rows).to_pylist():
-        print(f"  {_cell(row['id'])}  {printed(row['reason'])}: {_cell(row['message'])}")
+        item, message = (brief(row[name], _LONGEST_CELL) for name in ("id", "message"))
+        print(f"  {item}  {printed(row['reason'])}: {message}")
         print(f"    {printed(row['locator'])}")
 
 
@@ -56,7 +56,3 @@ def _vectors(value: list[Any]) -> str:
         # the last: the first ones are of the prompt, the same in every row
         return f"{len(value)} x {len(value[0])}, the last {_vectors(value[-1])}"
     return "[" + ", ".join(f"{number:.4f}" for number in value[:4]) + ", ...]"
-
-
-def _cell(value: Any) -> str:
-    return printed(" ".join(value.split()) if isinstance(value, str) else value, _LONGEST_CELL)

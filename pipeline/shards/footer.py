@@ -36,6 +36,7 @@ def open_parquet(stream: BinaryIO, uri: str) -> pq.ParquetFile:
     Raises:
         SourceError: a column is of an extension type, or there is more than one Arrow schema.
         ArrowInvalid: it is not Parquet.
+        OSError: without an `errno`: it is encrypted.
     """
     schema = _arrow_schema(stream, uri)
     if _EXTENSION in schema:

@@ -7,13 +7,12 @@ import pyarrow as pa
 
 from pipeline.errors import Reason
 from pipeline.shards.identities import Identities
-from pipeline.shards.references import IMAGES_AT_ONCE, base_of
+from pipeline.shards.references import IMAGES_AT_ONCE, name_of
 from pipeline.shards.shape import Inspected, SourceRow, UnitSize, count_adapters, to_table
 from pipeline.source_spec import SourceSpec
 from pipeline.storage import (
     StoredObject,
     demand_unchanged,
-    locate,
     read_object,
 )
 from pipeline.work import Segment
@@ -38,7 +37,7 @@ def inspect(
         )
         found.by_adapter.append(count_adapters(source, len(chosen)))
     if identities is not None:
-        identities.add([_name(source, file) for file in files], str(source.task))
+        identities.add([name_of(source, file.uri) for file in files], str(source.task))
     return found
 
 
@@ -60,16 +59,10 @@ def read(
         except FileNotFoundError:
             content, fault = None, (Reason.IMAGE_NOT_FOUND, "it was listed and is gone")
         return SourceRow(
-            locator=file.uri, id=_name(source, file), task=task, image=content, fault=fault
+            locator=file.uri, id=name_of(source, file.uri), task=task, image=content, fault=fault
         )
 
     with ThreadPoolExecutor(IMAGES_AT_ONCE) as pool:
         for at in range(0, len(segment.files), batch_rows):
             rows = list(pool.map(row, segment.files[at : at + batch_rows]))
             yield to_table(rows, segment.first_row + at, id_type, kept)
-
-
-def _name(source: SourceSpec, file: StoredObject) -> str:
-    """The id: the path below the directory that the source names."""
-    base = locate(base_of(source, file.uri)).path.rstrip("/")
-    return locate(file.uri).path.removeprefix(f"{base}/")

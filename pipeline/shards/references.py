@@ -28,9 +28,21 @@ def base_of(source: SourceSpec, uri: str) -> str:
 
     It is where the pattern that names the object begins; of several such patterns the longest.
     """
+    return _place(source, uri)[0]
+
+
+def name_of(source: SourceSpec, uri: str) -> str:
+    """The path of an object below that directory."""
+    return _place(source, uri)[1]
+
+
+def _place(source: SourceSpec, uri: str) -> tuple[str, str]:
     path = locate(uri).path
     bases = _bases(source.uris)
-    return next((base for prefix, base in bases if path.startswith(prefix)), bases[0][1])
+    for prefix, base in bases:
+        if path.startswith(prefix):
+            return base, path.removeprefix(prefix)
+    return bases[0][1], path
 
 
 @cache

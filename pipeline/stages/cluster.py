@@ -96,11 +96,10 @@ def demand_head() -> None:
         HeadLost: nobody listens where its head was.
     """
     address = ray.get_runtime_context().gcs_address
-    host, _, port = address.rpartition(":")
     deadline = time.monotonic() + _HEAD_SECONDS
     while True:
         try:
-            socket.create_connection((host, int(port)), timeout=_CONNECT_SECONDS).close()
+            _knock(address)
             return
         except OSError as error:
             if time.monotonic() > deadline:
@@ -130,13 +129,23 @@ def _resources() -> Resources:
 
 def _demand_listener(address: str) -> None:
     """Fail at once where nobody listens; Ray itself would try for minutes."""
-    host, _, port = address.rpartition("://")[2].rpartition(":")
     if address in (LOCAL, "auto"):
         return
     try:
-        socket.create_connection((host, int(port)), timeout=_CONNECT_SECONDS).close()
+        _knock(address.rpartition("://")[2])
     except (OSError, ValueError) as error:
         raise RunError(f"no Ray answers at {address!r}: {error}") from error
+
+
+def _knock(address: str) -> None:
+    """Connect to a host:port and hang up.
+
+    Raises:
+        OSError: nobody listens there.
+        ValueError: the port is no number.
+    """
+    host, _, port = address.rpartition(":")
+    socket.create_connection((host, int(port)), timeout=_CONNECT_SECONDS).close()
 
 
 @contextmanager
