@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import fsspec
+import pyarrow as pa
 import pytest
 import s3fs
 import torch
@@ -16,6 +17,7 @@ from moto.server import ThreadedMotoServer
 from pipeline import storage
 from pipeline.model.geometry import tiny_geometry
 from pipeline.model.random_checkpoint import write_random_checkpoint
+from pipeline.stages.prepare import Prepare
 
 # what a host remembers between runs (token budgets, copies of checkpoints) is kept below the home:
 # the user's own is left alone, by this process and by those it starts
@@ -57,6 +59,20 @@ def s3_endpoint() -> Iterator[str]:
     host, port = server.get_host_and_port()
     yield f"http://{host}:{port}"
     server.stop()
+
+
+@pytest.fixture
+def prepared(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Rows of each unit that is prepared in this process from now on."""
+    seen: list[int] = []
+    original = Prepare.__call__
+
+    def count(self: Prepare, rows: pa.Table) -> pa.Table:
+        seen.append(rows.num_rows)
+        return original(self, rows)
+
+    monkeypatch.setattr(Prepare, "__call__", count)
+    return seen
 
 
 def forget_stores() -> None:

@@ -10,8 +10,12 @@ import pytest
 from jobs.cli import main
 from pipeline import open_dataset
 from pipeline.dataset import Dataset
+from pipeline.folder import Folder
+from pipeline.log import generation
+from pipeline.records import WORK
 from tests.chaos.corpus import Expected, write_corpus, write_spec
 from tests.chaos.nodes import Nodes
+from tests.chaos.oracle import demand_equal, demand_expected
 from tests.end_to_end.clusters import ENVIRONMENT, running_cluster
 from tests.faults.proxy import Proxy, proxied
 
@@ -33,6 +37,17 @@ class Corpus:
     """By whoever made it."""
     oracle: Dataset
     """Of one process without Ray."""
+
+    def recorded(self, output: str) -> int:
+        """How many units have a record in a dataset of it."""
+        return len(Folder(output).names(f"{WORK}/{generation(self.oracle.entry.fingerprint)}"))
+
+    def demand_right(self, output: str) -> None:
+        """A dataset of it holds every item once, with the oracle's vectors, in whole files."""
+        dataset = open_dataset(output)
+        demand_expected(dataset, self.expected)
+        demand_equal(dataset, self.oracle)
+        assert main(["verify", output]) == 0, "a file is damaged or gone"
 
 
 @pytest.fixture(scope="session")

@@ -87,14 +87,9 @@ class Nodes:
         if not self._other.done() or not begun:
             return []
         start = self._other.result()
-        lost = [psutil.Process(start.pid)]
-        lost += lost[0].children(recursive=True)
-        for process in lost:
-            with suppress(psutil.NoSuchProcess):
-                process.kill()
-        start.wait()
+        lost = kill_tree(start)
         self._other = self._starter.submit(self._cluster.add_node)
-        return [f"{start.pid} with {len(lost) - 1} processes"]
+        return [f"{start.pid} with {lost - 1} processes"]
 
     def _workers(self) -> Iterator[tuple[psutil.Process, str]]:
         starts = [self._cluster.head]
@@ -107,3 +102,14 @@ class Nodes:
                         name = " ".join(process.cmdline()).strip()
                         if name.startswith("ray::"):
                             yield process, name
+
+
+def kill_tree(start: subprocess.Popen[bytes]) -> int:
+    """Kill a process and all that it has started; how many there were."""
+    tree = [psutil.Process(start.pid)]
+    tree += tree[0].children(recursive=True)
+    for process in tree:
+        with suppress(psutil.NoSuchProcess):
+            process.kill()
+    start.wait()
+    return len(tree)

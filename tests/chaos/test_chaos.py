@@ -16,13 +16,11 @@ from jobs.cli import main
 from pipeline import open_dataset
 from pipeline.folder import Folder
 from pipeline.garbage import collect
-from pipeline.log import generation, list_versions
-from pipeline.records import WORK
+from pipeline.log import list_versions
 from tests.chaos.conftest import Corpus
 from tests.chaos.corpus import write_spec
 from tests.chaos.leftovers import files_of, garbage_of
 from tests.chaos.nodes import Nodes
-from tests.chaos.oracle import demand_equal, demand_expected
 from tests.chaos.play import Round, Stage, play
 from tests.chaos.schedule import Scene, Schedule
 from tests.faults.proxy import Proxy, Rule
@@ -60,21 +58,20 @@ def test_nothing_is_lost_twice_or_wrong_whatever_is_killed(
     output = f"{request.getfixturevalue('bucket')}/out" if fails else str(tmp_path / "out")
     actor_cpus = _SHARED if schedule.shares_pool else _OWN
     spec = write_spec(tmp_path / "spec.yaml", corpus.root, tiny_checkpoint, output, actor_cpus)
-    folder, made_by = Folder(output), generation(corpus.oracle.entry.fingerprint)
-    units = len(Folder(corpus.oracle.uri).names(f"{WORK}/{made_by}"))
+    folder, units = Folder(output), corpus.recorded(corpus.oracle.uri)
     stage = Stage(
         nodes=nodes,
         spec=spec,
         environment=environment,
         logs=tmp_path,
-        share_done=lambda: len(folder.names(f"{WORK}/{made_by}")) / units,
+        share_done=lambda: corpus.recorded(output) / units,
     )
     proxy.rules = _faults() if fails else []
     played = play(schedule, stage)
     proxy.rules = []
     with _telling(played):
         assert list_versions(folder) == [1], "drivers converge to one commit"
-        _demand_right(output, corpus)
+        corpus.demand_right(output)
         orphans = len(garbage_of(folder))
         played.tell(f"{orphans} orphans")
         # of two drivers one loses every unit they share
@@ -83,7 +80,7 @@ def test_nothing_is_lost_twice_or_wrong_whatever_is_killed(
         _demand_nothing_to_do(spec, folder, capsys)
         collect(folder, keep=())
         assert garbage_of(folder) == []
-        _demand_right(output, corpus)
+        corpus.demand_right(output)
     print(played)
 
 
@@ -112,13 +109,6 @@ def _telling(played: Round) -> Iterator[None]:
     except AssertionError as error:
         error.add_note(str(played))
         raise
-
-
-def _demand_right(output: str, corpus: Corpus) -> None:
-    dataset = open_dataset(output)
-    demand_expected(dataset, corpus.expected)
-    demand_equal(dataset, corpus.oracle)
-    assert main(["verify", output]) == 0, "a file is damaged or gone"
 
 
 def _demand_nothing_to_do(spec: Path, folder: Folder, capsys: pytest.CaptureFixture[str]) -> None:

@@ -3,25 +3,22 @@
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
-import psutil
 import pytest
 
-from pipeline import open_dataset
 from pipeline.folder import Folder
-from pipeline.log import generation, list_versions
+from pipeline.log import list_versions
 from pipeline.model.geometry import tiny_geometry
 from pipeline.model.random_checkpoint import write_random_checkpoint
-from pipeline.records import WORK
 from pipeline.stages.cluster import connected
 from pipeline.stages.holding import progress, put_up
 from tests.chaos.conftest import Corpus
 from tests.chaos.corpus import write_spec
-from tests.chaos.oracle import demand_equal, demand_expected
-from tests.end_to_end.clusters import ENVIRONMENT, Cluster, nightjar, running_cluster
+from tests.chaos.nodes import kill_tree
+from tests.end_to_end.clusters import ENVIRONMENT, Cluster, nightjar, running_cluster, wait_until
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.timeout(600)]
 
@@ -34,17 +31,24 @@ _LONGEST = 240.0
 """Seconds of anything here, above which it hangs."""
 
 
+@pytest.fixture
+def spec(corpus: Corpus, tiny_checkpoint: Path, tmp_path: Path) -> Path:
+    """A job over all of it; its output is `out` beside it."""
+    output = str(tmp_path / "out")
+    return write_spec(tmp_path / "spec.yaml", corpus.root, tiny_checkpoint, output)
+
+
 @pytest.mark.fault("compute.constructor")
 def test_an_actor_that_cannot_have_the_model_fails_the_run_in_one_sentence(
-    corpus: Corpus, tmp_path: Path
+    spec: Path, tmp_path: Path
 ) -> None:
-    spec = write_spec(tmp_path / "spec.yaml", corpus.root, Path(_HUB_ID), str(tmp_path / "out"))
     ours, theirs = tmp_path / "ours", tmp_path / "theirs"
     _write_hub_cache(ours, seed=7)
     # what the hosts have under the same name differs only in its weights
     _write_hub_cache(theirs, seed=8)
     with running_cluster(tmp_path, environment=_offline(theirs)) as cluster:
-        done = nightjar("embed", spec, "--address", cluster.address, environment=_offline(ours))
+        named = ("--set", f"model.path={_HUB_ID}", "--address", cluster.address)
+        done = nightjar("embed", spec, *named, environment=_offline(ours))
     assert done.code == 2
     assert "is not the file that the run was planned with" in done.err.splitlines()[-1]
     assert "Traceback" not in done.err
@@ -53,19 +57,16 @@ def test_an_actor_that_cannot_have_the_model_fails_the_run_in_one_sentence(
 
 @pytest.mark.fault("compute.preempted")
 def test_a_node_taken_away_with_notice_is_survived(
-    corpus: Corpus, tiny_checkpoint: Path, tmp_path: Path
+    corpus: Corpus, spec: Path, tmp_path: Path
 ) -> None:
-    output = str(tmp_path / "out")
-    spec = write_spec(tmp_path / "spec.yaml", corpus.root, tiny_checkpoint, output)
     with running_cluster(tmp_path) as cluster:
         node = cluster.add_node()
         with _at_work(spec, cluster, corpus) as driver:
             _give_notice(cluster)
             time.sleep(_NOTICE)
-            _kill_tree(node)
+            kill_tree(node)
             assert driver.wait(_LONGEST) == 0
-    demand_expected(open_dataset(output), corpus.expected)
-    demand_equal(open_dataset(output), corpus.oracle)
+    corpus.demand_right(str(spec.parent / "out"))
 
 
 def test_what_a_run_cannot_do_without_is_on_no_node_that_can_be_lost(tmp_path: Path) -> None:
@@ -74,28 +75,25 @@ def test_what_a_run_cannot_do_without_is_on_no_node_that_can_be_lost(tmp_path: P
         with connected(cluster.address):
             boards = [put_up() for _ in range(_BOARDS)]
             assert None not in [progress(board) for board in boards]
-            _kill_tree(node)
+            kill_tree(node)
             assert None not in [progress(board) for board in boards]
 
 
 @pytest.mark.fault("compute.head_lost")
 def test_without_its_head_a_run_fails_and_goes_on_in_another_cluster(
-    corpus: Corpus, tiny_checkpoint: Path, tmp_path: Path
+    corpus: Corpus, spec: Path, tmp_path: Path
 ) -> None:
-    output = str(tmp_path / "out")
-    spec = write_spec(tmp_path / "spec.yaml", corpus.root, tiny_checkpoint, output)
     with running_cluster(tmp_path) as cluster, _at_work(spec, cluster, corpus) as driver:
-        _kill_tree(cluster.head)
+        kill_tree(cluster.head)
         assert driver.wait(_LONGEST) == 1
     assert "nightjar: the head of the cluster" in spec.with_suffix(".log").read_text()
-    assert list_versions(Folder(output)) == []
-    assert _recorded(output, corpus)
+    assert list_versions(Folder(str(tmp_path / "out"))) == []
+    assert corpus.recorded(str(tmp_path / "out"))
     with running_cluster(tmp_path) as cluster:
         finished = nightjar("embed", spec, "--address", cluster.address)
     assert finished.code == 0, finished.err
     assert "were done by an earlier run" in finished.err
-    demand_expected(open_dataset(output), corpus.expected)
-    demand_equal(open_dataset(output), corpus.oracle)
+    corpus.demand_right(str(spec.parent / "out"))
 
 
 def _offline(cache: Path) -> Mapping[str, str]:
@@ -120,17 +118,12 @@ def _at_work(spec: Path, cluster: Cluster, corpus: Corpus) -> Iterator[subproces
         driver = subprocess.Popen(command, env=ENVIRONMENT, stdout=sink, stderr=sink)
     output = str(spec.parent / "out")
     try:
-        _wait_until(lambda: _recorded(output, corpus) > 0)
+        wait_until(lambda: corpus.recorded(output) > 0, "a first record", _LONGEST)
         assert driver.poll() is None, log.read_text()
         yield driver
     finally:
         driver.kill()
         driver.wait()
-
-
-def _recorded(output: str, corpus: Corpus) -> int:
-    """How many units have a record."""
-    return len(Folder(output).names(f"{WORK}/{generation(corpus.oracle.entry.fingerprint)}"))
 
 
 def _give_notice(cluster: Cluster) -> None:
@@ -157,16 +150,3 @@ print(node)
         capture_output=True,
         check=True,
     )
-
-
-def _kill_tree(start: subprocess.Popen[bytes]) -> None:
-    root = psutil.Process(start.pid)
-    for process in (*root.children(recursive=True), root):
-        process.kill()
-
-
-def _wait_until(happened: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + _LONGEST
-    while not happened():
-        assert time.monotonic() < deadline
-        time.sleep(0.05)

@@ -91,7 +91,7 @@ def running_cluster(
                 [*command, *common, *arguments], env=environment, stdout=sink, stderr=sink
             )
         started.append(process)
-        _wait_until(lambda: b"Ray runtime started" in log.read_bytes(), f"Ray start, see {log}")
+        wait_until(lambda: b"Ray runtime started" in log.read_bytes(), f"Ray start, see {log}")
         return process
 
     try:
@@ -103,7 +103,7 @@ def running_cluster(
             f"--temp-dir={session}",
             f"--system-config={json.dumps(dict(system_config))}",
         )
-        _wait_until(lambda: _listens(client_port), f"a listener on {client_port}")
+        wait_until(lambda: _listens(client_port), f"a listener on {client_port}")
         yield Cluster(
             address=f"127.0.0.1:{port}",
             client_address=f"ray://127.0.0.1:{client_port}",
@@ -129,9 +129,10 @@ def _listens(port: int) -> bool:
         return probe.connect_ex(("127.0.0.1", port)) == 0
 
 
-def _wait_until(happened: Callable[[], bool], what: str) -> None:
-    deadline = time.monotonic() + 90
+def wait_until(happened: Callable[[], bool], what: str, seconds: float = 90) -> None:
+    """Wait for something, and fail when it takes too long."""
+    deadline = time.monotonic() + seconds
     while not happened():
         if time.monotonic() > deadline:
-            raise RuntimeError(f"waited 90 s for {what}")
+            raise RuntimeError(f"waited {seconds:g} s for {what}")
         time.sleep(0.2)

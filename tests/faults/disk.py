@@ -20,7 +20,8 @@ Look = Callable[[str, Path | None], None]
 name, that name; afterwards, and for other calls, with None."""
 
 _NAMING = ("link", "replace", "rename")
-_CALLS = (*_NAMING, "fsync", "mkdir", "unlink", "remove", "pwrite")
+_REMOVING = ("unlink", "remove")
+_CALLS = (*_NAMING, *_REMOVING, "fsync", "mkdir", "pwrite")
 
 
 class Disk:
@@ -65,11 +66,11 @@ class Disk:
             if not at.is_relative_to(self._root):
                 return original(*arguments, **more)
             look(call, Path(arguments[1]) if call in _NAMING else None)
-            last = call in ("unlink", "remove") and at.stat().st_nlink == 1 and at.stat().st_ino
+            there = at.stat() if call in _REMOVING and at.exists() else None
             done = original(*arguments, **more)
-            if last:
+            if there is not None and there.st_nlink == 1:
                 # its number may be that of another file soon
-                self._bytes.pop(last, None)
+                self._bytes.pop(there.st_ino, None)
             if call == "fsync":
                 self._synced(arguments[0], at)
             look(call, None)

@@ -21,7 +21,6 @@ from pipeline import open_dataset, storage
 from pipeline.dataset import Dataset
 from pipeline.folder import Folder
 from pipeline.log import list_versions
-from pipeline.stages import prepare
 from tests.chaos.oracle import demand_equal
 from tests.faults.proxy import Proxy, Rule
 from tests.jobs import embed, write_spec
@@ -68,19 +67,9 @@ class _FromThenOn(Rule):
         return super().strikes(method, path, headers, random)
 
 
-@pytest.fixture
-def prepared(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """Rows of each batch that goes into the flow, from now on."""
-    seen: list[int] = []
-    original = prepare.Prepare.__call__
-
-    def count(self: prepare.Prepare, rows: pa.Table) -> pa.Table:
-        seen.append(rows.num_rows)
-        return original(self, rows)
-
-    monkeypatch.setattr(prepare.Prepare, "__call__", count)
+@pytest.fixture(autouse=True)
+def _hasty(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(storage, "PATIENCE", _PATIENCE)
-    return seen
 
 
 @pytest.fixture(scope="module")

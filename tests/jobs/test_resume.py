@@ -10,7 +10,6 @@ import pytest
 from pipeline import open_dataset
 from pipeline.folder import Folder
 from pipeline.log import list_versions
-from pipeline.stages import prepare
 from tests.jobs import embed, embed_killed_after, write_spec
 
 _ROWS, _UNIT = 24, 2
@@ -41,20 +40,12 @@ def test_a_killed_run_is_finished_by_the_same_command(
     spec: Path,
     tmp_path: Path,
     units: int,
-    monkeypatch: pytest.MonkeyPatch,
+    prepared: list[int],
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     embed_killed_after(units, spec, *_SLICED)
     folder = Folder(str(tmp_path / "out"))
     assert list_versions(folder) == []
-    prepared: list[int] = []
-    original = prepare.Prepare.__call__
-
-    def count(self: prepare.Prepare, rows: pa.Table) -> pa.Table:
-        prepared.append(rows.num_rows)
-        return original(self, rows)
-
-    monkeypatch.setattr(prepare.Prepare, "__call__", count)
     assert embed(spec, *_SLICED, "--json") == 0
     report = json.loads(capsys.readouterr().out)
     assert (report["rows"], report["items"]) == (_ROWS, _ROWS)
