@@ -25,6 +25,9 @@ from pipeline.errors import HeadLost, RunError, SpecError
 
 LOCAL = "local"
 _CONNECT_SECONDS = 10.0
+_ATTEMPTS = 3
+"""At Ray Client, whose server starts a process for each client and gives it 30 seconds: too few on
+a head that is busy."""
 _RESERVED_SECONDS = 30
 """For which Ray Data keeps a driver's share of the cluster; a living one asks again every 10. With
 its own 180, the run after one that was killed would crawl for as long."""
@@ -73,6 +76,15 @@ def connected(address: str) -> Iterator[Resources]:
         os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
     # Ray prints what its raylets say to standard output, which is for the account of the run
     with _native_noise_aside(), redirect_stdout(sys.stderr):
+        _initialise(address)
+        try:
+            yield _resources()
+        finally:
+            ray.shutdown()
+
+
+def _initialise(address: str) -> None:
+    for left in reversed(range(_ATTEMPTS)):
         try:
             ray.init(
                 address=address,
@@ -80,13 +92,18 @@ def connected(address: str) -> Iterator[Resources]:
                 logging_level=logging.ERROR,
                 **({"include_dashboard": False} if address == LOCAL else {}),
             )
+            return
         except (ConnectionError, RayError, RuntimeError, ValueError) as error:
-            reason = str(error).strip().splitlines()[0]
-            raise RunError(f"no Ray answers at {address!r}: {reason}") from error
-        try:
-            yield _resources()
-        finally:
-            ray.shutdown()
+            # what the server of Ray Client says when it could not start our process
+            if isinstance(error, ConnectionAbortedError) and left:
+                continue
+            raise RunError(f"no Ray answers at {address!r}: {_reason(error)}") from error
+
+
+def _reason(error: Exception) -> str:
+    """In one line; of a traceback that was sent to us, what it ends with."""
+    first, *rest = str(error).strip().splitlines()
+    return f"{first} {rest[-1]}" if rest and first.endswith(":") else first
 
 
 def demand_head() -> None:
