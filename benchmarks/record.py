@@ -18,7 +18,7 @@ import torch
 
 from benchmarks.setting import Options
 from benchmarks.timing import Timings, ratios
-from pipeline.versions import installed
+from pipeline.software import installed
 
 RESULTS = Path(__file__).parent / "results"
 

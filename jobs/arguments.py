@@ -31,6 +31,8 @@ def parser() -> argparse.ArgumentParser:
     quarantine.set_defaults(command="quarantine")
 
     _add_retry(commands)
+    _add_versions(commands)
+    _add_gc(commands)
     export = commands.add_parser(
         "export", help="write a snapshot for tools that want another format"
     )
@@ -54,7 +56,7 @@ def parser() -> argparse.ArgumentParser:
 
 def _add_dataset(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("uri", help="root of the dataset")
-    parser.add_argument("--version", type=int, help="a snapshot; the newest by default")
+    parser.add_argument("--version", help="a number or a tag; the published one by default")
     _add_storage(parser)
 
 
@@ -85,6 +87,50 @@ def _add_retry(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
     _add_run(retry)
     _add_storage(retry)
     retry.set_defaults(command="retry")
+
+
+def _add_versions(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    versions = commands.add_parser("versions", help="list what was committed, the newest first")
+    versions.add_argument("uri", help="root of the dataset")
+    versions.add_argument("--last", type=_positive, default=20, help="how many to print")
+    _add_storage(versions)
+    versions.set_defaults(command="versions")
+
+    for name, what in (("publish", "a newer snapshot"), ("rollback", "an earlier snapshot again")):
+        change = commands.add_parser(name, help=f"give readers {what}")
+        change.add_argument("uri", help="root of the dataset")
+        change.add_argument("version", metavar="VERSION", help="a number or a tag")
+        _add_storage(change)
+        change.set_defaults(command=name)
+
+    tag = commands.add_parser("tag", help="name a version, so that it is kept")
+    tag.add_argument("uri", help="root of the dataset")
+    tag.add_argument("name", metavar="NAME", help="a new tag, or one that is to move")
+    tag.add_argument(
+        "version", metavar="VERSION", nargs="?", help="a number or a tag; the published one"
+    )
+    tag.add_argument("--delete", action="store_true", help="take the name from its version")
+    _add_storage(tag)
+    tag.set_defaults(command="tag")
+
+
+def _add_gc(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    gc = commands.add_parser("gc", help="show, or delete, what no version to be kept needs")
+    gc.add_argument("uri", help="root of the dataset")
+    gc.add_argument(
+        "--keep",
+        type=_not_negative,
+        default=7,
+        help="how many of the newest snapshots stay readable, beside the published and the tagged",
+    )
+    gc.add_argument(
+        "--abandoned",
+        action="store_true",
+        help="also what was never committed: no run is to go on with it",
+    )
+    gc.add_argument("--delete", action="store_true", help="delete it; else it is only shown")
+    _add_storage(gc)
+    gc.set_defaults(command="gc")
 
 
 def _add_run(parser: argparse.ArgumentParser) -> None:
@@ -168,6 +214,13 @@ def _positive(text: str) -> int:
     value = int(text)
     if value < 1:
         raise argparse.ArgumentTypeError(f"{text} is below 1")
+    return value
+
+
+def _not_negative(text: str) -> int:
+    value = int(text)
+    if value < 0:
+        raise argparse.ArgumentTypeError(f"{text} is below 0")
     return value
 
 

@@ -18,7 +18,7 @@ from rich.console import Console
 from rich.table import Table
 
 from pipeline.benchmark.measure import Measurement, MixResult
-from pipeline.versions import installed
+from pipeline.software import installed
 
 RESULT, CHART = "benchmark.json", "benchmark.png"
 

@@ -120,6 +120,41 @@ def _quarantine(arguments: argparse.Namespace) -> None:
     run(_opened(arguments), arguments.examples, arguments.json)
 
 
+def _versions(arguments: argparse.Namespace) -> None:
+    _use_storage(arguments.storage)
+    from jobs.versions import show
+
+    show(arguments.uri, arguments.last)
+
+
+def _publish(arguments: argparse.Namespace) -> None:
+    _use_storage(arguments.storage)
+    from jobs.versions import publish_version
+
+    publish_version(arguments.uri, arguments.version)
+
+
+def _rollback(arguments: argparse.Namespace) -> None:
+    _use_storage(arguments.storage)
+    from jobs.versions import roll_back_to
+
+    roll_back_to(arguments.uri, arguments.version)
+
+
+def _tag(arguments: argparse.Namespace) -> None:
+    _use_storage(arguments.storage)
+    from jobs.versions import tag_version
+
+    tag_version(arguments.uri, arguments.name, arguments.version, arguments.delete)
+
+
+def _gc(arguments: argparse.Namespace) -> None:
+    _use_storage(arguments.storage)
+    from jobs.gc import run
+
+    run(arguments.uri, arguments.keep, arguments.abandoned, arguments.delete)
+
+
 def _export(arguments: argparse.Namespace) -> None:
     from jobs.export import run
 
@@ -162,6 +197,11 @@ _COMMANDS: dict[str, Command] = {
     "show": _show,
     "verify": _verify,
     "quarantine": _quarantine,
+    "versions": _versions,
+    "publish": _publish,
+    "rollback": _rollback,
+    "tag": _tag,
+    "gc": _gc,
     "export": _export,
     "schema": _schema,
     "corpus": _corpus,

@@ -92,7 +92,7 @@ def embed(spec: JobSpec, address: str) -> RunReport:
     return account(
         outcome.receipts,
         dataset=spec.output.uri,
-        version=outcome.entry.version,
+        entry=outcome.entry,
         resumed=outcome.resumed,
         skipped=job.plan.skipped,
         seconds=time.monotonic() - started,

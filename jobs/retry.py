@@ -48,7 +48,7 @@ def run(
     _demand_its_snapshot(job)
     outcome = finish(job, address, chosen)
     print(_account(outcome, chosen, time.monotonic() - started))
-    print(f"dataset: {uri} (version {outcome.entry.version})")
+    print(f"dataset: {uri} (version {outcome.entry.snapshot})")
 
 
 def _demand_its_snapshot(job: CheckedJob) -> None:
@@ -59,9 +59,9 @@ def _demand_its_snapshot(job: CheckedJob) -> None:
     newest = newest_entry(job.folder)
     if newest is not None and job.snapshot() is None:
         raise OutputError(
-            f"{job.folder.uri!r}: version {newest.version} is not of the job that {JOB} describes: "
-            "the source has changed since, another job was begun here, or --set asks for other "
-            "work; run `nightjar embed` with the spec of the job that is meant, then retry"
+            f"{job.folder.uri!r}: version {newest.snapshot} is not of the job that {JOB} "
+            "describes: the source has changed since, another job was begun here, or --set asks "
+            "for other work; run `nightjar embed` with the spec that is meant, then retry"
         )
 
 

@@ -5,31 +5,24 @@ from typing import Any
 
 from jobs.printed import brief, printed
 from pipeline.dataset import Dataset
-from pipeline.folder import Folder
-from pipeline.log import list_versions, read_entry
 
 _LONGEST_CELL = 64
 
 
 def run(dataset: Dataset, rows: int) -> None:
     """The command."""
-    folder = Folder(dataset.uri)
+    entry = dataset.entry
     print(f"dataset      {dataset.uri}")
-    for number in list_versions(folder):
-        entry = read_entry(folder, number)
-        mark = "*" if number == dataset.version else " "
-        print(
-            f"version {mark} {number:>3}  {entry.created_at}  {entry.rows:,} rows, "
-            f"{entry.quarantined:,} quarantined"
-        )
+    print(f"version      {dataset.version}, committed {entry.created_at}")
+    print(f"rows         {entry.rows:,}, and {entry.quarantined:,} quarantined")
     fragments = dataset.fragments
     size = sum(fragment.size for fragment in fragments)
     print(f"files        {len(fragments)} of Arrow IPC, {size / 1e6:,.3f} MB")
-    print(f"fingerprint  {dataset.entry.fingerprint}")
+    print(f"fingerprint  {entry.fingerprint}")
     print("schema")
     for field in dataset.schema:
         print(f"  {printed(field.name):<14} {printed(field.type)}")
-    if dataset.entry.quarantined:
+    if entry.quarantined:
         _show_quarantine(dataset, rows)
     for row in dataset.head(rows).to_pylist():
         print("row")

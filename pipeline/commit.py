@@ -6,14 +6,17 @@ back: ours means success, one with the same source and fingerprint means somebod
 entry names the whole state, so a commit that is made again changes nothing.
 """
 
+import dataclasses
 import datetime
 import hashlib
 import io
 import json
 import operator
 import uuid
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict
+from itertools import count
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -27,16 +30,19 @@ from pipeline.log import (
     MANIFEST_SCHEMA,
     MANIFESTS,
     QUARANTINE,
+    Kind,
     LogEntry,
     content_name,
     entry_name,
     parse_entry,
+    read_condemned,
     read_format,
+    read_manifest,
     schema_of,
 )
 from pipeline.schema import difference
+from pipeline.software import installed
 from pipeline.spec import LimitsSpec
-from pipeline.versions import installed
 from pipeline.work import Receipt, WorkUnit, tally
 
 _RECORDED = ("nightjar", "ray", "torch", "transformers", "pyarrow", "pillow")
@@ -162,40 +168,63 @@ def commit(
         CommitConflict: another driver committed something else meanwhile.
     """
     _create_format(folder, schema, fingerprint)
-    manifest = _manifest_bytes(receipts)
-    name = _manifest_name(manifest)
-    folder.put(name, manifest)
+    name = _put_manifest(folder, _manifest(receipts), read_condemned(folder, parent))
     total = tally(receipts)
-    before = 0 if parent is None else parent.version
+    version = 1 if parent is None else parent.version + 1
     entry = LogEntry(
-        version=before + 1,
-        commit_id=uuid.uuid4().hex,
-        parent=before,
-        kind="snapshot",
+        **_commit_fields(version),
+        kind=Kind.SNAPSHOT,
+        snapshot=version,
+        published=version,
         manifest=name,
         rows=total.embedded.total(),
         quarantined=total.quarantined.total(),
         fingerprint=fingerprint,
         source_digest=source_digest,
-        created_at=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-        versions=installed(_RECORDED),
+        tags={} if parent is None else parent.tags,
         condemned=None if parent is None else parent.condemned,
     )
-    there = append(folder, entry)
-    what = operator.attrgetter("source_digest", "fingerprint", "manifest")
+    there = _append(folder, entry)
+    what = operator.attrgetter("source_digest", "fingerprint", "manifest", "published")
     if there.commit_id != entry.commit_id and what(there) != what(entry):
-        raise conflict(folder, entry.version)
+        raise _conflict(folder, version)
     return there
 
 
-def append(folder: Folder, entry: LogEntry) -> LogEntry:
+def amend(folder: Folder, changed: LogEntry) -> LogEntry:
+    """Make another state of the dataset the next version.
+
+    Args:
+        folder: the dataset's root.
+        changed: the newest entry, by which the change was decided, with the change.
+
+    Raises:
+        CommitConflict: another state is there by now; nothing was changed.
+    """
+    entry = dataclasses.replace(changed, **_commit_fields(changed.version + 1))
+    if _append(folder, entry).commit_id != entry.commit_id:
+        raise _conflict(folder, entry.version)
+    return entry
+
+
+def _commit_fields(version: int) -> dict[str, Any]:
+    """Of an entry: what tells this commit from any other."""
+    return dict(
+        version=version,
+        commit_id=uuid.uuid4().hex,
+        parent=version - 1,
+        created_at=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        versions=installed(_RECORDED),
+    )
+
+
+def _append(folder: Folder, entry: LogEntry) -> LogEntry:
     """Make an entry the next of the log, unless another is there: the one that is there then."""
     data = entry.to_json().encode()
     return parse_entry(folder, entry.version, settle(folder, entry_name(entry.version), data))
 
 
-def conflict(folder: Folder, version: int) -> CommitConflict:
-    """Somebody else committed a version that was to be ours."""
+def _conflict(folder: Folder, version: int) -> CommitConflict:
     return CommitConflict(
         f"{folder.uri!r}: another driver committed version {version} meanwhile; run the same "
         "command again"
@@ -214,22 +243,33 @@ def _create_format(folder: Folder, schema: pa.Schema, fingerprint: str) -> None:
     demand_fit(folder, schema, [fingerprint])
 
 
-def holds(entry: LogEntry, receipts: Sequence[Receipt]) -> bool:
+def holds(folder: Folder, entry: LogEntry, receipts: Sequence[Receipt]) -> bool:
     """Whether a snapshot is of exactly these files."""
-    return entry.manifest == _manifest_name(_manifest_bytes(receipts))
+    return bool(read_manifest(folder, entry.manifest).equals(_manifest(receipts)))
 
 
-def _manifest_name(manifest: bytes) -> str:
-    return content_name(MANIFESTS, manifest, "parquet")
-
-
-def _manifest_bytes(receipts: Sequence[Receipt]) -> bytes:
+def _manifest(receipts: Sequence[Receipt]) -> pa.Table:
     rows = [
         {"kind": kind, "unit": receipt.unit, "adapter": receipt.adapter, **asdict(file)}
         for receipt in receipts
         for kind, file in ((DATA, receipt.data), (QUARANTINE, receipt.quarantine))
         if file is not None
     ]
-    buffer = io.BytesIO()
-    pq.write_table(pa.Table.from_pylist(rows, MANIFEST_SCHEMA), buffer, compression="zstd")
-    return buffer.getvalue()
+    return pa.Table.from_pylist(rows, MANIFEST_SCHEMA)
+
+
+def _put_manifest(folder: Folder, manifest: pa.Table, condemned: Collection[str]) -> str:
+    """Put a manifest under the name of its content; the name.
+
+    A name that is condemned may be deleted at any moment, so the same state has another one when it
+    comes again.
+    """
+    for edition in count():
+        buffer = io.BytesIO()
+        marked = manifest.replace_schema_metadata({"edition": str(edition)} if edition else None)
+        pq.write_table(marked, buffer, compression="zstd")
+        name = content_name(MANIFESTS, buffer.getvalue(), "parquet")
+        if name not in condemned:
+            folder.put(name, buffer.getvalue())
+            break
+    return name

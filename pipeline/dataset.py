@@ -17,8 +17,10 @@ from pipeline.log import (
     DATA,
     FORMAT,
     QUARANTINE,
+    Kind,
     LogEntry,
-    list_versions,
+    demand_committed,
+    read_condemned,
     read_entry,
     read_format,
     read_manifest,
@@ -44,8 +46,8 @@ class Dataset:
 
     @property
     def version(self) -> int:
-        """Number of the snapshot."""
-        return self.entry.version
+        """That made the snapshot."""
+        return self.entry.snapshot
 
     @property
     def schema(self) -> pa.Schema:
@@ -219,27 +221,50 @@ def read_quarantine(folder: Folder, receipts: Iterable[Receipt]) -> Iterator[dic
             yield from read_file(folder, receipt.quarantine).to_pylist()
 
 
-def open_dataset(uri: str, version: int | None = None) -> Dataset:
+def open_dataset(uri: str, version: int | str | None = None) -> Dataset:
     """Open a committed dataset.
 
     Args:
         uri: its root, a path or an object-store URL.
-        version: the snapshot; None for the newest.
+        version: a number or a tag; None for the snapshot that is published.
 
     Raises:
-        OutputError: no dataset is there, it has no such version, or it was written by a newer
-            Nightjar.
+        OutputError: no dataset is there, it has no such version or has it no more, or it was
+            written by a newer Nightjar.
     """
     folder = Folder(uri)
-    versions = list_versions(folder)
-    if not versions:
-        raise OutputError(f"{uri!r} holds no committed dataset")
-    if version is not None and version not in versions:
-        raise OutputError(
-            f"{uri!r} has no version {version}; it has {versions[0]} to {versions[-1]}"
-        )
+    newest = demand_committed(folder)
     described = read_format(folder)
     if described is None:
         raise OutputError(f"{uri!r} has a log and no {FORMAT}: it is not whole")
-    entry = read_entry(folder, versions[-1] if version is None else version)
+    named = newest.published if version is None else find_version(folder, newest, version)
+    entry = newest if named == newest.version else read_entry(folder, named)
+    if entry.kind is not Kind.SNAPSHOT:
+        entry = read_entry(folder, entry.published)
+    if version is not None and entry.manifest in read_condemned(folder, newest):
+        raise OutputError(
+            f"{uri!r}: version {version} was collected by `nightjar gc`; `nightjar versions {uri}` "
+            "lists what is left"
+        )
     return Dataset(folder, entry, schema_of(described))
+
+
+def find_version(folder: Folder, newest: LogEntry, version: int | str) -> int:
+    """The number of a version.
+
+    Args:
+        folder: the dataset's root.
+        newest: entry of the log.
+        version: a number, in digits or not, or a tag.
+
+    Raises:
+        OutputError: there is none of that number or tag.
+    """
+    if version in newest.tags:
+        return newest.tags[str(version)]
+    if not str(version).isdecimal():
+        tags = ", ".join(newest.tags) or "none"
+        raise OutputError(f"{folder.uri!r} has no tag {version!r}; its tags: {tags}")
+    if not 1 <= int(version) <= newest.version:
+        raise OutputError(f"{folder.uri!r} has no version {version}; it has 1 to {newest.version}")
+    return int(version)

@@ -81,7 +81,7 @@ def drive(
             _demand_there(folder, records, written, newest)
             continue
         receipts = reconcile(units, standing.receipts, fingerprint)
-        if there is None or not holds(there, receipts):
+        if there is None or not holds(folder, there, receipts):
             accept(receipts)
             there = wanted.commit(folder, receipts, newest)
         if there is not None:

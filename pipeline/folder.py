@@ -12,6 +12,8 @@ import posixpath
 import uuid
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
@@ -34,7 +36,20 @@ PROBE = "probe"
 """The object with which a store shows that it keeps what was there first; never deleted, since
 whoever embeds needs no right to delete."""
 
+_MODIFIED = {"file": "mtime", "s3": "LastModified", "gs": "mtime", "abfs": "last_modified"}
+"""Under which key a listing of each protocol has the time of the last change."""
+
 Answer = TypeVar("Answer")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Listed:
+    """What a listing tells of an object."""
+
+    size: int
+    """In bytes."""
+    modified: float
+    """When it was written by the store's own clock, in seconds since 1970; stores round it."""
 
 
 class Folder:
@@ -147,8 +162,13 @@ class Folder:
 
     def sizes(self, prefix: str) -> dict[str, int]:
         """Size in bytes by name of the objects directly below a sub-folder."""
+        return {name: found.size for name, found in self.listed(prefix).items()}
+
+    def listed(self, prefix: str) -> dict[str, Listed]:
+        """What a listing tells of the objects directly below a sub-folder, by name."""
+        key = _MODIFIED.get(self._at.protocol, "")
         return {
-            name: int(info["size"])
+            name: Listed(size=int(info["size"]), modified=_seconds(info.get(key, 0.0)))
             for name, info in self._list(prefix).items()
             if info["type"] == "file"
         }
@@ -199,6 +219,10 @@ class Folder:
                 f"output.uri: {self.uri!r}: {there} is not a directory that can be written to"
             )
         return there
+
+
+def _seconds(time: float | datetime) -> float:
+    return time.timestamp() if isinstance(time, datetime) else time
 
 
 def settle(folder: Folder, name: str, data: bytes) -> bytes:

@@ -13,12 +13,19 @@
 A snapshot is whole: an entry of the log names one manifest, the manifest names every file. Files
 that no entry leads to are invisible, so a reader that meets a half-finished run sees the snapshot
 before it, or none.
+
+An entry is the whole state of the dataset: the snapshot that was made last, the one that readers
+get, the versions that have a name, the files that may be deleted. So there is one order in which
+everything happens, and whoever decides by one state and writes the next is told when another was
+faster.
 """
 
 import hashlib
 import io
 import json
-from dataclasses import asdict, dataclass
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass, field
+from enum import StrEnum
 from typing import Any
 
 import pyarrow as pa
@@ -36,6 +43,8 @@ MANIFESTS = "manifests"
 DATA = "data"
 QUARANTINE = "quarantine"
 CONDEMNED = "condemned"
+_ENTRIES_AT_ONCE = 32
+"""How many are read at a time: they are small, and the wait is all that they cost."""
 JOB = "job.json"
 
 MANIFEST_SCHEMA = pa.schema(
@@ -51,6 +60,21 @@ MANIFEST_SCHEMA = pa.schema(
 )
 
 
+class Kind(StrEnum):
+    """What an entry of the log changed; it repeats the rest of the state before it."""
+
+    SNAPSHOT = "snapshot"
+    """There is one more snapshot, and readers get it."""
+    PUBLISH = "publish"
+    """Readers get another snapshot."""
+    ROLLBACK = "rollback"
+    """Readers get an earlier snapshot again."""
+    TAG = "tag"
+    """A version has a name, or has it no more."""
+    GC = "gc"
+    """Files are condemned."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class LogEntry:
     """One commit."""
@@ -61,8 +85,12 @@ class LogEntry:
     """Made up by the committer, to know its own entry again."""
     parent: int
     """The version it was prepared on; 0 for none."""
-    kind: str
-    """`snapshot`, or `gc`, which holds what its parent holds and condemns files."""
+    kind: Kind
+    """What it changed."""
+    snapshot: int
+    """The version that made the snapshot described here: this one, or the last that made one."""
+    published: int
+    """The version whose snapshot readers get."""
     manifest: str
     """Path of the manifest below the root; its name is its sha256."""
     rows: int
@@ -77,6 +105,8 @@ class LogEntry:
     """By the committer's clock, UTC; nothing is decided by it."""
     versions: dict[str, str]
     """Of the software that made it."""
+    tags: dict[str, int] = field(default_factory=dict)
+    """Versions that have a name, and are kept for as long as they have it."""
     condemned: str | None = None
     """Path of the list of files that may be deleted at any moment; None for none."""
 
@@ -108,15 +138,45 @@ def parse_entry(folder: Folder, version: int, data: bytes) -> LogEntry:
         OutputError: they are damaged.
     """
     try:
-        return LogEntry(**unseal(data))
-    except (ValueError, TypeError) as error:
+        plain = unseal(data)
+        return LogEntry(**plain | {"kind": Kind(plain["kind"])})
+    except (ValueError, TypeError, KeyError) as error:
         raise OutputError(f"{folder.uri}/{entry_name(version)} is damaged: {error}") from error
+
+
+def read_log(folder: Folder) -> list[LogEntry]:
+    """All entries, oldest first.
+
+    Raises:
+        OutputError: nothing has been committed there, or an entry is damaged.
+    """
+    with ThreadPoolExecutor(_ENTRIES_AT_ONCE) as pool:
+        found = list(pool.map(lambda version: read_entry(folder, version), list_versions(folder)))
+    if not found:
+        raise _nothing_committed(folder)
+    return found
 
 
 def newest_entry(folder: Folder) -> LogEntry | None:
     """The newest entry of the log; None when nothing has been committed."""
     versions = list_versions(folder)
     return read_entry(folder, versions[-1]) if versions else None
+
+
+def demand_committed(folder: Folder) -> LogEntry:
+    """The newest entry of the log.
+
+    Raises:
+        OutputError: nothing has been committed there.
+    """
+    newest = newest_entry(folder)
+    if newest is None:
+        raise _nothing_committed(folder)
+    return newest
+
+
+def _nothing_committed(folder: Folder) -> OutputError:
+    return OutputError(f"{folder.uri!r} holds no committed dataset")
 
 
 def read_condemned(folder: Folder, entry: LogEntry | None) -> frozenset[str]:

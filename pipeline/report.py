@@ -16,6 +16,8 @@ class RunReport:
     """Root of the dataset."""
     version: int
     """The snapshot that holds the result."""
+    published: bool
+    """Whether readers get it; after a rollback they may get an earlier one."""
     up_to_date: bool
     """Whether that snapshot was there already, so nothing was done."""
     rows: int
@@ -53,7 +55,7 @@ class RunReport:
             text = f"up to date: {self.items:,} rows embedded before, nothing to do"
             if self.seconds:
                 text = f"another run has committed the same work first: {self.items:,} rows"
-            return text + self._tell_skipped()
+            return text + self._tell_unpublished() + self._tell_skipped()
         embedded = sum(self.embedded.values())
         parts = ", ".join(f"{count:,} {name}" for name, count in sorted(self.embedded.items()))
         text = (
@@ -70,6 +72,14 @@ class RunReport:
             text += f"; {sum(self.quarantined.values()):,} quarantined ({reasons})"
         return text + self._tell_skipped()
 
+    def _tell_unpublished(self) -> str:
+        if self.published:
+            return ""
+        return (
+            f"; version {self.version} has them, and readers get another: `nightjar publish "
+            f"{self.dataset} {self.version}` gives them this one"
+        )
+
     def _tell_skipped(self) -> str:
         if not self.skipped:
             return ""
@@ -84,7 +94,8 @@ def unchanged(
     """The report of a run that found its work done: at once, or after so many seconds."""
     return RunReport(
         dataset=dataset,
-        version=entry.version,
+        version=entry.snapshot,
+        published=entry.published == entry.snapshot,
         up_to_date=True,
         rows=0,
         items=entry.rows,
@@ -105,7 +116,7 @@ def account(
     receipts: Sequence[Receipt],
     *,
     dataset: str,
-    version: int,
+    entry: LogEntry,
     resumed: Sequence[Receipt],
     skipped: Sequence[str],
     seconds: float,
@@ -115,7 +126,7 @@ def account(
     Args:
         receipts: of all units.
         dataset: its root.
-        version: of the snapshot.
+        entry: of the log, which holds the snapshot.
         resumed: those of them that an earlier run had done.
         skipped: why shards were passed over.
         seconds: of this run.
@@ -127,7 +138,8 @@ def account(
     files = [receipt.data for receipt in receipts if receipt.data is not None]
     return RunReport(
         dataset=dataset,
-        version=version,
+        version=entry.snapshot,
+        published=entry.published == entry.snapshot,
         up_to_date=False,
         rows=total.rows,
         items=total.items,

@@ -21,6 +21,7 @@ _PROTOCOL = [
     "commit",
     "driver",
     "garbage",
+    "published",
     "work",
     "job_file",
     "fingerprint",
@@ -30,6 +31,8 @@ _PROTOCOL = [
     "stages/plan",
 ]
 """Modules that decide what is in a dataset."""
+_SPARED = {"garbage": ["found.modified", "found.modified"]}
+"""Times of the store's own, by which the work of a run in progress is spared, and nothing else."""
 _CLOCKS = frozenset(
     [
         "time",
@@ -76,7 +79,7 @@ def test_the_protocol_reads_a_clock_only_to_tell_people_when(name: str) -> None:
         for part in ast.walk(node)
     }
     read = [ast.unparse(node) for node in set(ast.walk(tree)) - told if _clock(node)]
-    assert read == []
+    assert read == _SPARED.get(name, [])
     # and nobody reads what people were told
     asked = [n for n in ast.walk(tree) if isinstance(n, ast.Attribute) and n.attr == "created_at"]
     assert asked == []

@@ -19,7 +19,6 @@ from pipeline import open_dataset
 from pipeline.commit import commit
 from pipeline.errors import OutputError
 from pipeline.folder import Folder
-from pipeline.garbage import collect
 from pipeline.log import (
     FORMAT_VERSION,
     MANIFEST_SCHEMA,
@@ -34,6 +33,7 @@ from pipeline.log import (
 from pipeline.schema import embedded_schema, output_schema, vector_fields
 from pipeline.stages.sink import Sink
 from pipeline.work import Receipt
+from tests.simulation.dataset import collect_all
 
 MADE_BY = hashlib.sha256(b"made by").hexdigest()
 KEPT = (pa.field("title", pa.string()),)
@@ -257,7 +257,10 @@ def _publish_manifest(folder: Folder, manifest: pa.Table, name: str | None = Non
     folder.put(right, buffer.getvalue())
     newest = newest_entry(folder)
     assert newest is not None
-    entry = dataclasses.replace(newest, version=newest.version + 1, manifest=name or right)
+    version = newest.version + 1
+    entry = dataclasses.replace(
+        newest, version=version, snapshot=version, published=version, manifest=name or right
+    )
     folder.put(entry_name(entry.version), entry.to_json().encode())
 
 
@@ -354,7 +357,7 @@ def test_the_collector_deletes_what_a_killed_writer_left_half_written(folder: Fo
     left = [f"{kind}/{MADE_BY[:8]}/.{uuid.uuid4().hex}.tmp" for kind in ("data", "quarantine")]
     for path in left:
         Path(folder.path(path)).write_bytes(b"half")
-    assert collect(folder, keep=()) == left
+    assert list(collect_all(folder).half_written) == left
     assert list_versions(folder) == [1], "nothing was condemned"
     root = Path(folder.path(""))
     files = [path for kind in ("data", "quarantine") for path in (root / kind).glob("*/*")]

@@ -16,6 +16,7 @@ from pipeline.job_file import located
 from pipeline.model.checkpoint import Checkpoint, open_checkpoint
 from pipeline.model.processor import Processor
 from pipeline.schema import output_schema, vector_fields
+from pipeline.software import installed
 from pipeline.source_spec import SourceSpec
 from pipeline.spec import JobSpec, LimitsSpec
 from pipeline.stages.again import Earlier
@@ -26,7 +27,6 @@ from pipeline.stages.sink import Sink
 from pipeline.stages.source import read_units
 from pipeline.storage import use_stores
 from pipeline.stores import StoreSpec
-from pipeline.versions import installed
 from pipeline.work import Receipt, WorkUnit
 
 if TYPE_CHECKING:

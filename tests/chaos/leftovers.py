@@ -1,18 +1,14 @@
 """What a dataset's folder holds, past what readers see."""
 
-from collections.abc import Collection
-
 from pipeline.folder import Folder
 from pipeline.garbage import find_garbage
-from pipeline.log import DATA, QUARANTINE, newest_entry
+from pipeline.log import DATA, QUARANTINE
 from pipeline.records import WORK
 
 
-def garbage_of(folder: Folder, keep: Collection[int] = ()) -> list[str]:
-    """Paths of the files that neither the newest version nor those to be kept refer to."""
-    newest = newest_entry(folder)
-    assert newest is not None
-    return find_garbage(folder, newest, keep)
+def garbage_of(folder: Folder, keep: int = 0) -> list[str]:
+    """Paths of what neither the published snapshot nor the newest so many refer to."""
+    return list(find_garbage(folder, keep, abandoned=True).files)
 
 
 def files_of(folder: Folder) -> set[str]:

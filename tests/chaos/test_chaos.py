@@ -15,7 +15,6 @@ import pytest
 from jobs.cli import main
 from pipeline import open_dataset
 from pipeline.folder import Folder
-from pipeline.garbage import collect
 from pipeline.log import list_versions
 from tests.chaos.conftest import Corpus
 from tests.chaos.corpus import write_spec
@@ -24,6 +23,7 @@ from tests.chaos.nodes import Nodes
 from tests.chaos.play import Round, Stage, play
 from tests.chaos.schedule import Scene, Schedule
 from tests.faults.proxy import Proxy, Rule
+from tests.simulation.dataset import collect_all
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.timeout(900)]
 
@@ -78,7 +78,7 @@ def test_nothing_is_lost_twice_or_wrong_whatever_is_killed(
         lost = len(open_dataset(output).files) if schedule.scene is Scene.RACE else 0
         assert orphans <= played.kills.total() * _UNRECORDED + lost
         _demand_nothing_to_do(spec, folder, capsys)
-        collect(folder, keep=())
+        collect_all(folder)
         assert garbage_of(folder) == []
         corpus.demand_right(output)
     print(played)

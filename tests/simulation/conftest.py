@@ -1,10 +1,10 @@
-"""One thread for each process: the pool that reads records works inline."""
+"""One thread for each process: pools that read or delete many objects work inline."""
 
 from collections.abc import Callable, Iterable, Iterator
 
 import pytest
 
-from pipeline import records
+from pipeline import garbage, log, records
 
 
 class _Inline:
@@ -23,4 +23,5 @@ class _Inline:
 
 @pytest.fixture(autouse=True)
 def _inline(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(records, "ThreadPoolExecutor", _Inline)
+    for module in (garbage, log, records):
+        monkeypatch.setattr(module, "ThreadPoolExecutor", _Inline)

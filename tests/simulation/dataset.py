@@ -6,15 +6,26 @@ from collections.abc import Mapping, Sequence
 from functools import partial
 from itertools import count
 from types import MappingProxyType
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
 from pipeline.commit import digest
 from pipeline.driver import Outcome, drive
+from pipeline.errors import OutputError
 from pipeline.folder import Folder
-from pipeline.garbage import collect
-from pipeline.log import list_versions, read_entry, read_format, read_manifest
+from pipeline.garbage import Garbage, collect, find_garbage
+from pipeline.log import (
+    LogEntry,
+    list_versions,
+    newest_entry,
+    read_condemned,
+    read_entry,
+    read_format,
+    read_manifest,
+)
+from pipeline.published import publish, roll_back, tag
 from pipeline.records import WORK
 from pipeline.schema import embedded_schema, output_schema, vector_fields
 from pipeline.stages.again import Earlier
@@ -132,7 +143,36 @@ def orphaned_worker(shards: Sequence[int]):  # type: ignore[no-untyped-def]
 
 def collector():  # type: ignore[no-untyped-def]
     """A program that deletes everything the newest version does not need."""
-    return lambda folder: collect(folder, keep=())
+    return collect_all
+
+
+def sparing_collector():  # type: ignore[no-untyped-def]
+    """A program that keeps one more version, and what a run may go on with."""
+    return lambda folder: collect(folder, find_garbage(folder, keep=2))
+
+
+def publisher(version: int):  # type: ignore[no-untyped-def]
+    """A program that gives readers a version, wherever in the history it is."""
+
+    def program(folder: SimulatedFolder) -> LogEntry:
+        try:
+            return roll_back(folder, version)
+        except OutputError:
+            return publish(folder, version)
+
+    return program
+
+
+def tagger(version: int):  # type: ignore[no-untyped-def]
+    """A program that names a version."""
+    return lambda folder: tag(folder, "named", version)
+
+
+def collect_all(folder: Folder) -> Garbage:
+    """Delete everything that is neither published nor tagged; what that was."""
+    garbage = find_garbage(folder, keep=0, abandoned=True)
+    collect(folder, garbage)
+    return garbage
 
 
 class Watcher:
@@ -160,7 +200,9 @@ class Watcher:
             assert self._log.setdefault(version, data) == data, f"version {version} has changed"
         assert len(self._log) == len(versions), "a version is gone"
         if versions:
-            self.check_version(versions[-1])
+            newest = read_entry(self._folder, versions[-1])
+            for version in {newest.published, newest.snapshot, *newest.tags.values()}:
+                self.check_version(version)
 
     def _check_records(self) -> None:
         """Raise unless the files of every new record are there, or have been."""
@@ -174,11 +216,13 @@ class Watcher:
     def check_version(self, version: int) -> None:
         """Raise unless a version holds exactly the rows of its source, and the bytes it names."""
         entry = read_entry(self._folder, version)
+        condemned = read_condemned(self._folder, newest_entry(self._folder))
         assert entry.fingerprint == self.made_by(), f"version {version} is made another way"
         found: list[int] = []
-        for file in read_manifest(self._folder, entry.manifest).to_pylist():
+        for file in self._manifest(entry):
             data = self._store.objects.get(file["path"])
             assert data is not None, f"version {version} names {file['path']}, which is gone"
+            assert file["path"] not in condemned, f"version {version} names what is condemned"
             name = hashlib.sha256(data).hexdigest()
             assert name == file["sha256"], f"the bytes of {file['path']} are not those committed"
             known = (name, entry.fingerprint)
@@ -193,6 +237,12 @@ class Watcher:
             found += self._ids[known]
         wanted_ids = self._expected[entry.fingerprint, entry.source_digest]
         assert sorted(found) == wanted_ids, f"version {version} holds {sorted(found)}"
+
+    def _manifest(self, entry: LogEntry) -> list[dict[str, Any]]:
+        try:
+            return read_manifest(self._folder, entry.manifest).to_pylist()
+        except OutputError as error:
+            raise AssertionError(f"version {entry.version}: {error}") from error
 
     def made_by(self) -> str:
         """The fingerprint that the dataset has, or would have from a driver of its own."""

@@ -10,8 +10,11 @@ from tests.simulation.dataset import (
     collector,
     driver,
     orphaned_worker,
+    publisher,
     retrier,
+    sparing_collector,
     stranger,
+    tagger,
 )
 from tests.simulation.schedule import PEACE, Killed, Odds, Process, Schedule, StoreFailure
 from tests.simulation.store import SimulatedFolder, Store
@@ -26,7 +29,13 @@ _BASED = 0.7
 """How often there is a version when the race begins."""
 
 
-KINDS = ("driver",) * 4 + ("retrier",) * 2 + ("worker",) * 2 + ("collector",) * 2 + ("stranger",)
+KINDS = (
+    *("driver",) * 4,
+    *("retrier",) * 2,
+    *("worker",) * 2,
+    *("collector",) * 2,
+    *("sparing collector", "publisher", "tagger", "stranger"),
+)
 """Who races, and how often one of each."""
 COLLECTED = ("driver", "driver", "collector")
 """Who must race for a fault of what is condemned to show soon."""
@@ -80,13 +89,16 @@ def _programs(
     made: dict[str, Callable[[SimulatedFolder], object]] = {}
     for number in range(random.randint(2, 5)):
         source = random.choice(SOURCES)
-        kind = random.choice(kinds)
+        kind, version = random.choice(kinds), random.randint(1, 3)
         made[f"{kind} {number} of {source}"] = {
             "driver": lambda s=source: driver(s),
             "retrier": lambda s=source: retrier(s),
             "worker": lambda s=source: orphaned_worker(s),
             "stranger": lambda s=source: stranger(s),
             "collector": lambda s=source: collector(),
+            "sparing collector": lambda s=source: sparing_collector(),
+            "publisher": lambda v=version: publisher(v),
+            "tagger": lambda v=version: tagger(v),
         }[kind]()
     return made
 
@@ -115,6 +127,6 @@ def _settle_down(store: Store, watcher: Watcher, random: Random, steps: list[str
         assert process.error is None, f"the run in peace raised {process.error!r}"
         assert isinstance(process.result, Outcome)
         watcher.acknowledged(process.result)
-        watcher.check_version(process.result.entry.version)
+        watcher.check_version(process.result.entry.snapshot)
         wrote = [step for step in steps[before:] if " put " in step or " create " in step]
         assert run == 0 or not wrote, f"a run of finished work wrote: {wrote}"

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from pipeline.folder import Folder
+from pipeline.folder import Folder, Listed
 
 Turn = Callable[[str, str], Callable[[], None]]
 """Asks for a turn for (operation, name); returns what is to be called when it has been applied."""
@@ -21,11 +21,15 @@ class Store:
         """Sizes by name of all that is there or was."""
         self.listings: list[dict[str, int]] = [{}]
         """Sizes by name after each change, the oldest first."""
+        self.modified: dict[str, float] = {}
+        """When each was last put, by a clock that counts changes; some are of one moment."""
         self.age = 0
         """How many changes ago the next listing was made."""
 
-    def changed(self) -> None:
-        """Note what a listing shows from now on."""
+    def changed(self, put: str | None = None) -> None:
+        """Note what a listing shows from now on, and the time of what was put."""
+        if put is not None:
+            self.modified[put] = float(len(self.listings) // 2)
         self.listings.append({name: len(data) for name, data in self.objects.items()})
         self.ever |= self.listings[-1]
 
@@ -55,24 +59,28 @@ class SimulatedFolder(Folder):
     def put(self, name: str, data: bytes | memoryview) -> None:
         with self._step("put", name):
             self._store.objects[name] = bytes(data)
-            self._store.changed()
+            self._store.changed(name)
 
     def create(self, name: str, data: bytes) -> None:
         with self._step("create", name):
             if self._store.conditional and name in self._store.objects:
                 raise FileExistsError(name)
             self._store.objects[name] = data
-            self._store.changed()
+            self._store.changed(name)
 
     def delete(self, name: str) -> None:
         with self._step("delete", name):
             self._store.objects.pop(name, None)
             self._store.changed()
 
-    def sizes(self, prefix: str) -> dict[str, int]:
+    def listed(self, prefix: str) -> dict[str, Listed]:
         with self._step("list", prefix):
             found = self._store.listed(prefix).items()
-            return {name: size for name, size in found if "/" not in name}
+            return {
+                name: Listed(size=size, modified=self._store.modified[f"{prefix}/{name}"])
+                for name, size in found
+                if "/" not in name
+            }
 
     def folders(self, prefix: str) -> list[str]:
         with self._step("list", prefix):

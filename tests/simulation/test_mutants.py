@@ -14,7 +14,7 @@ import pytest
 from pipeline import commit as committing
 from pipeline import driver as driving
 from pipeline import folder as keeping
-from pipeline import garbage
+from pipeline import garbage, published
 from pipeline import records as recording
 from pipeline.log import newest_entry
 from pipeline.stages import sink
@@ -54,7 +54,8 @@ def test_the_protocol_as_it_is_passes() -> None:
 
 @pytest.mark.fault("store.no_condition")
 def test_a_store_that_ignores_the_condition_is_found() -> None:
-    assert "has changed" in (found(lambda: Store(conditional=False)) or "")
+    drivers = ("driver",)
+    assert "has changed" in (found(lambda: Store(conditional=False), kinds=drivers) or "")
 
 
 def test_a_collection_without_a_commit_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -161,3 +162,19 @@ def test_records_of_another_fingerprint_that_are_taken_for_ones_own_are_found(
 def test_a_commit_of_another_fingerprint_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(committing, "demand_fit", lambda *arguments: None)
     assert "is made another way" in (found() or "")
+
+
+def test_a_collector_that_forgets_the_versions_with_a_name_is_found(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    mutant = _mutant(garbage, "find_garbage", (", *newest.tags.values()", ""))
+    monkeypatch.setattr("tests.simulation.dataset.find_garbage", mutant)
+    assert found(kinds=(*COLLECTED, "tagger")) is not None
+
+
+def test_a_version_that_is_published_without_a_look_at_what_is_condemned_is_found(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(published, "read_condemned", lambda folder, entry: frozenset())
+    monkeypatch.setattr(published, "demand_there", lambda folder, entry: None)
+    assert "is missing" in (found(kinds=(*COLLECTED, "publisher")) or "")

@@ -51,9 +51,9 @@ def test_a_head_that_stays_too_busy_is_told_with_the_end_of_its_traceback(
     ray_that_fails: Callable[[list[Exception]], list[str]],
 ) -> None:
     asked = ray_that_fails([ConnectionAbortedError(_TOO_SLOW)] * 9)
-    with pytest.raises(RunError, match=r"failure from server: RuntimeError: Proxy failed"):
-        with cluster.connected("ray://head:10001"):
-            pass
+    told = pytest.raises(RunError, match=r"failure from server: RuntimeError: Proxy failed")
+    with told, cluster.connected("ray://head:10001"):
+        pass
     assert len(asked) == 3
 
 
@@ -61,7 +61,7 @@ def test_any_other_failure_is_told_at_once(
     ray_that_fails: Callable[[list[Exception]], list[str]],
 ) -> None:
     asked = ray_that_fails([ConnectionError("Could not find any running Ray instance.\nMore.")])
-    with pytest.raises(RunError, match=r"Could not find any running Ray instance\.$"):
-        with cluster.connected("host:6379"):
-            pass
+    told = pytest.raises(RunError, match=r"Could not find any running Ray instance\.$")
+    with told, cluster.connected("host:6379"):
+        pass
     assert len(asked) == 1

@@ -14,7 +14,7 @@ import boto3
 from tests.stores.ceph import Gateway
 
 POLICIES = Path(__file__).parents[2] / "infra/policies"
-ROLES = ("reader", "embedder", "collector")
+ROLES = ("reader", "embedder", "publisher", "collector")
 _ALL = {"Statement": [{"Effect": "Allow", "Action": "*", "Resource": "*"}]}
 
 

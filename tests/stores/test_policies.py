@@ -14,7 +14,6 @@ import pytest
 
 from jobs.cli import main
 from pipeline.folder import Folder
-from pipeline.garbage import collect
 from pipeline.log import list_versions
 from tests.conftest import forget_stores
 from tests.faults.proxy import Rule, proxied
@@ -135,6 +134,25 @@ def test_the_reader_reads_and_can_write_nothing(
     )
 
 
+def test_the_publisher_changes_what_readers_get_and_nothing_else(
+    lake: Lake, dataset: Folder, become: Become, capsys: pytest.CaptureFixture[str]
+) -> None:
+    become("publisher")
+    folder = Folder(lake.output)
+    assert main(["tag", lake.output, "golden", "1"]) == 0
+    assert main(["publish", lake.output, "golden"]) == 0
+    assert main(["versions", lake.output]) == 0
+    assert "snapshot: 3 rows, 1 quarantined (published, tag golden)" in capsys.readouterr().out
+    for kind in ("data", "manifests", "work", "log"):
+        for path in _paths(folder, kind):
+            _demand_refused(lambda path=path: folder.delete(path))
+    _demand_refused(
+        lambda: folder.put("data/new", b""),
+        lambda: folder.put("manifests/new", b""),
+        lambda: Folder(lake.source).get("a.parquet"),
+    )
+
+
 def test_the_collector_deletes_garbage_and_nothing_else(
     lake: Lake, dataset: Folder, become: Become, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -143,10 +161,11 @@ def test_the_collector_deletes_garbage_and_nothing_else(
     dataset.put(stray, b"of an attempt that did not count")
     become("collector")
     folder = Folder(lake.output)
-    assert collect(folder, keep=()) == [stray]
+    assert main(["gc", lake.output, "--abandoned", "--delete"]) == 0
+    assert "deleted 1 files" in capsys.readouterr().out
     assert _paths(folder, "data") == [kept]
     assert list_versions(folder) == [1, 2]
-    for kind in ("manifests", "work", "log", "condemned"):
+    for kind in ("work", "log"):
         for path in _paths(folder, kind):
             _demand_refused(lambda path=path: folder.delete(path))
     _demand_refused(
@@ -156,7 +175,7 @@ def test_the_collector_deletes_garbage_and_nothing_else(
     )
     become("reader")
     assert main(["verify", lake.output]) == 0
-    assert "version 2 is whole" in capsys.readouterr().out
+    assert "version 1 is whole" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("role", ROLES)

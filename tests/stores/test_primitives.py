@@ -93,6 +93,23 @@ def test_of_many_writers_that_create_one_wins_and_its_bytes_stay(root: str) -> N
         assert Folder(root).get(name) == won[0]
 
 
+def test_a_listing_tells_the_size_and_the_stores_own_time_of_each_object(root: str) -> None:
+    folder = Folder(root)
+    folder.put("data/first", b"1")
+    folder.put("data/second", b"22")
+    folder.create("data/third", b"333")
+    found = folder.listed("data")
+    assert {name: each.size for name, each in found.items()} == {
+        "first": 1,
+        "second": 2,
+        "third": 3,
+    }
+    times = [found[name].modified for name in ("first", "second", "third")]
+    assert times == sorted(times)
+    # each store keeps it elsewhere; one that is not found would be 1970
+    assert all(time > 1.7e9 for time in times)
+
+
 @pytest.mark.usefixtures("restless")
 def test_of_many_writers_that_settle_all_are_told_the_bytes_of_the_first(root: str) -> None:
     for name, told in _race(root, lambda f, name, n: settle(f, name, _bytes_of(n))).items():
