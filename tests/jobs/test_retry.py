@@ -213,7 +213,7 @@ def test_another_job_that_was_begun_there_is_not_embedded_by_a_retry(
     assert _retry(tmp_path) == 2
     told = capsys.readouterr().err
     assert f"version 1 is not of the job that {JOB} describes" in told
-    assert "run `nightjar embed` with the spec of the job that is meant, then retry" in told
+    assert "run `nightjar embed` with the spec that is meant, then retry" in told
     assert open_dataset(str(tmp_path / "out")).version == 1
     # the way out
     assert embed(spec) == 0
