@@ -22,7 +22,7 @@ from jobs.printed import printed
 from jobs.progress import display
 from pipeline.commit import demand_fit, demand_healthy, digest, find_snapshot
 from pipeline.dataset import demand_there, read_quarantine
-from pipeline.driver import Outcome, drive
+from pipeline.driver import Outcome, Wanted, drive
 from pipeline.errors import RunError
 from pipeline.folder import Folder
 from pipeline.job_file import keep_job
@@ -140,7 +140,7 @@ def check(spec: JobSpec) -> CheckedJob:
     dtypes = ("float32", "bfloat16") if spec.model.dtype == "auto" else (spec.model.dtype,)
     recipes = {dtype: Recipe.of(spec, checkpoint, plan, dtype) for dtype in dtypes}
     fingerprints = [recipe.fingerprint for recipe in recipes.values()]
-    demand_fit(folder, next(iter(recipes.values())).schema, fingerprints)
+    demand_fit(folder, newest_entry(folder), next(iter(recipes.values())).schema, fingerprints)
     return CheckedJob(spec=spec, plan=plan, recipes=recipes, folder=folder, remembered=remembered)
 
 
@@ -156,14 +156,18 @@ def finish(job: CheckedJob, address: str, again: frozenset[str] = frozenset()) -
         RunError: the run failed; nothing was committed.
     """
     with _devices(job, address) as (recipe, execute):
-        demand_fit(job.folder, recipe.schema, [recipe.fingerprint])
+        demand_fit(job.folder, newest_entry(job.folder), recipe.schema, [recipe.fingerprint])
         keep_job(job.folder, job.spec)
         job.remembered.keep()
-        return drive(
-            job.folder,
-            job.plan.units,
+        wanted = Wanted(
+            units=job.plan.units,
+            shards=job.plan.shards,
             schema=recipe.schema,
             fingerprint=recipe.fingerprint,
+        )
+        return drive(
+            job.folder,
+            wanted,
             execute=partial(execute, again),
             accept=partial(_accept, job.folder, job.spec),
             again=again,

@@ -24,13 +24,13 @@ def run(dataset: Dataset) -> None:
             f"{len(damaged)} of the {len(files)} files of version {dataset.version} cannot be "
             f"trusted; embed again to another output.uri:{listed}"
         )
-    held, aside = dataset.count(), sum(file.rows for file in files) - dataset.count()
-    entry = dataset.entry
-    if (held, aside, rows) != (entry.rows, entry.quarantined, held + aside):
+    held, aside, entry = dataset.count(), dataset.count_quarantined(), dataset.entry
+    written = sum(file.rows for file in files)
+    if (held, aside, rows) != (entry.rows, entry.quarantined, written):
         raise RunError(
             f"version {dataset.version} was committed as {entry.rows:,} embeddings and "
-            f"{entry.quarantined:,} items set aside, its manifest names {held:,} and {aside:,}, "
-            f"and its files hold {rows:,} rows in all; embed again to another output.uri"
+            f"{entry.quarantined:,} items set aside, its manifest names {held:,} and {aside:,} in "
+            f"files of {written:,} rows, and they hold {rows:,}; embed again to another output.uri"
         )
     size = sum(file.size for file in files)
     print(

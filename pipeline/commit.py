@@ -9,37 +9,28 @@ entry names the whole state, so a commit that is made again changes nothing.
 import dataclasses
 import datetime
 import hashlib
-import io
 import json
 import operator
 import uuid
-from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import asdict
-from itertools import count
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from pipeline.errors import CommitConflict, ConservationError, OutputError, RunError
 from pipeline.folder import Folder, settle
 from pipeline.log import (
-    DATA,
     FORMAT,
     FORMAT_VERSION,
-    MANIFEST_SCHEMA,
-    MANIFESTS,
-    QUARANTINE,
     Kind,
     LogEntry,
-    content_name,
     entry_name,
     parse_entry,
     read_condemned,
     read_format,
-    read_manifest,
-    schema_of,
 )
+from pipeline.manifest import Manifest, put_manifest
 from pipeline.schema import difference
 from pipeline.software import installed
 from pipeline.spec import LimitsSpec
@@ -54,30 +45,33 @@ def digest(units: Iterable[WorkUnit], fingerprint: str) -> str:
     return hashlib.sha256("\n".join(keys).encode()).hexdigest()
 
 
-def demand_fit(folder: Folder, schema: pa.Schema, fingerprints: Sequence[str]) -> None:
+def demand_fit(
+    folder: Folder, newest: LogEntry | None, schema: pa.Schema, fingerprints: Sequence[str]
+) -> None:
     """Refuse an output that holds another schema, or vectors made another way.
 
     Args:
         folder: the dataset's root.
+        newest: entry of its log.
         schema: of this job's output.
         fingerprints: those this job may turn out to have.
 
     Raises:
-        OutputError: says what differs and the way out.
+        OutputError: says what differs and the way out; or format.json is damaged.
     """
-    described = read_format(folder)
-    if described is None:
+    read_format(folder)
+    if newest is None:
         return
-    differs = difference(schema, schema_of(described))
+    differs = difference(schema, newest.row_schema)
     if differs is not None:
         raise OutputError(
             f"output.uri: {folder.uri!r} already holds a dataset of another schema ({differs}); "
             "choose another output.uri"
         )
-    if described["fingerprint"] not in fingerprints:
+    if newest.fingerprint not in fingerprints:
         raise OutputError(
             f"output.uri: {folder.uri!r} already holds vectors made another way (fingerprint "
-            f"{described['fingerprint'][:8]}, this job has {fingerprints[0][:8]}: another "
+            f"{newest.fingerprint[:8]}, this job has {fingerprints[0][:8]}: another "
             "checkpoint, prompt, bound or dtype); choose another output.uri"
         )
 
@@ -112,7 +106,8 @@ def reconcile(
         )
     for key, unit in planned.items():
         receipt = receipts[key]
-        accounted = sum(receipt.embedded.values()) + sum(receipt.quarantined.values())
+        outcomes = (receipt.embedded, receipt.linked, receipt.quarantined)
+        accounted = sum(sum(outcome.values()) for outcome in outcomes)
         written = sum(file.rows for file in receipt.files)
         if receipt.rows != unit.rows or not receipt.items == accounted == written:
             raise ConservationError(
@@ -144,32 +139,34 @@ def demand_healthy(receipts: Sequence[Receipt], limits: LimitsSpec) -> None:
         )
 
 
-def commit(
-    folder: Folder,
-    *,
-    schema: pa.Schema,
-    fingerprint: str,
-    source_digest: str,
-    receipts: Sequence[Receipt],
-    parent: LogEntry | None,
-) -> LogEntry:
-    """Make a snapshot of exactly these files the next version.
+@dataclass(frozen=True, kw_only=True)
+class Snapshot:
+    """What is to be committed."""
+
+    manifest: Manifest
+    """All that it holds."""
+    schema: pa.Schema
+    """Of its rows."""
+    fingerprint: str
+    """Of every embedding in it."""
+    source_digest: str
+    """From `digest`."""
+
+
+def commit(folder: Folder, snapshot: Snapshot, parent: LogEntry | None) -> LogEntry:
+    """Make a snapshot the next version.
 
     Args:
         folder: the dataset's root.
-        schema: of the embeddings.
-        fingerprint: of every embedding.
-        source_digest: from `digest`.
-        receipts: in the order of the plan, from `reconcile`.
-        parent: the newest entry when the receipts were found valid; None for none. If another has
-            been committed since, they may be valid no longer.
+        snapshot: all of whose files are there.
+        parent: the newest entry when they were found to be; None for none. If another has been
+            committed since, they may be there no longer.
 
     Raises:
         CommitConflict: another driver committed something else meanwhile.
     """
-    _create_format(folder, schema, fingerprint)
-    name = _put_manifest(folder, _manifest(receipts), read_condemned(folder, parent))
-    total = tally(receipts)
+    _create_format(folder)
+    name = put_manifest(folder, snapshot.manifest, read_condemned(folder, parent))
     version = 1 if parent is None else parent.version + 1
     entry = LogEntry(
         **_commit_fields(version),
@@ -177,10 +174,11 @@ def commit(
         snapshot=version,
         published=version,
         manifest=name,
-        rows=total.embedded.total(),
-        quarantined=total.quarantined.total(),
-        fingerprint=fingerprint,
-        source_digest=source_digest,
+        rows=snapshot.manifest.rows,
+        quarantined=snapshot.manifest.quarantined,
+        fingerprint=snapshot.fingerprint,
+        schema=snapshot.schema.serialize().to_pybytes().hex(),
+        source_digest=snapshot.source_digest,
         tags={} if parent is None else parent.tags,
         condemned=None if parent is None else parent.condemned,
     )
@@ -231,45 +229,7 @@ def _conflict(folder: Folder, version: int) -> CommitConflict:
     )
 
 
-def _create_format(folder: Folder, schema: pa.Schema, fingerprint: str) -> None:
-    described = {
-        "format_version": FORMAT_VERSION,
-        "dataset_id": uuid.uuid4().hex,
-        "fingerprint": fingerprint,
-        "schema": schema.serialize().to_pybytes().hex(),
-        "schema_text": {field.name: str(field.type) for field in schema},
-    }
+def _create_format(folder: Folder) -> None:
+    described = {"format_version": FORMAT_VERSION, "dataset_id": uuid.uuid4().hex}
     settle(folder, FORMAT, json.dumps(described, indent=1).encode())
-    demand_fit(folder, schema, [fingerprint])
-
-
-def holds(folder: Folder, entry: LogEntry, receipts: Sequence[Receipt]) -> bool:
-    """Whether a snapshot is of exactly these files."""
-    return bool(read_manifest(folder, entry.manifest).equals(_manifest(receipts)))
-
-
-def _manifest(receipts: Sequence[Receipt]) -> pa.Table:
-    rows = [
-        {"kind": kind, "unit": receipt.unit, "adapter": receipt.adapter, **asdict(file)}
-        for receipt in receipts
-        for kind, file in ((DATA, receipt.data), (QUARANTINE, receipt.quarantine))
-        if file is not None
-    ]
-    return pa.Table.from_pylist(rows, MANIFEST_SCHEMA)
-
-
-def _put_manifest(folder: Folder, manifest: pa.Table, condemned: Collection[str]) -> str:
-    """Put a manifest under the name of its content; the name.
-
-    A name that is condemned may be deleted at any moment, so the same state has another one when it
-    comes again.
-    """
-    for edition in count():
-        buffer = io.BytesIO()
-        marked = manifest.replace_schema_metadata({"edition": str(edition)} if edition else None)
-        pq.write_table(marked, buffer, compression="zstd")
-        name = content_name(MANIFESTS, buffer.getvalue(), "parquet")
-        if name not in condemned:
-            folder.put(name, buffer.getvalue())
-            break
-    return name
+    read_format(folder)

@@ -1,10 +1,11 @@
 """A committed Arrow dataset, as a reader sees it: one snapshot of those that the log names."""
 
 import hashlib
-import io
 import posixpath
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from functools import cached_property
+from itertools import groupby
 from typing import Any
 
 import pyarrow as pa
@@ -13,19 +14,17 @@ import pyarrow.dataset as pads
 
 from pipeline.errors import OutputError
 from pipeline.folder import Folder
+from pipeline.fragments import FragmentReader
 from pipeline.log import (
-    DATA,
     FORMAT,
-    QUARANTINE,
     Kind,
     LogEntry,
     demand_committed,
     read_condemned,
     read_entry,
     read_format,
-    read_manifest,
-    schema_of,
 )
+from pipeline.manifest import DATA, LINKS, QUARANTINE, Part, read_manifest
 from pipeline.schema import quarantine_schema
 from pipeline.work import Receipt, WrittenFile
 
@@ -33,10 +32,10 @@ from pipeline.work import Receipt, WrittenFile
 class Dataset:
     """One snapshot, readable while later ones are committed."""
 
-    def __init__(self, folder: Folder, entry: LogEntry, schema: pa.Schema) -> None:
+    def __init__(self, folder: Folder, entry: LogEntry) -> None:
         self._folder = folder
         self.entry = entry
-        self._schema = schema
+        self._schema = entry.row_schema
         self._manifest = read_manifest(folder, entry.manifest)
 
     @property
@@ -56,17 +55,21 @@ class Dataset:
 
     @property
     def fragments(self) -> list[WrittenFile]:
-        """The data files, in the order they are read."""
-        return self._files(DATA)
+        """The files that have its rows, in the order they are read."""
+        return [part.file for part in self._rows]
 
     @property
     def files(self) -> list[WrittenFile]:
-        """All its files, those of the quarantine with them."""
-        return [*self._files(DATA), *self._files(QUARANTINE)]
+        """All its files, those of the quarantine and those that lend vectors with them."""
+        return [part.file for part in self._manifest.parts()]
 
     def count(self) -> int:
         """How many embeddings it has; reads no data file."""
-        return sum(fragment.rows for fragment in self.fragments)
+        return self._manifest.rows
+
+    def count_quarantined(self) -> int:
+        """How many items were set aside; reads no file."""
+        return self._manifest.quarantined
 
     def to_table(
         self, columns: Sequence[str] | None = None, filter: pc.Expression | None = None
@@ -80,40 +83,59 @@ class Dataset:
         Raises:
             OutputError: a file is missing or cut.
         """
-        with self._blamed():
-            return self._open(self.fragments, self._schema).to_table(
-                columns=None if columns is None else list(columns), filter=filter
-            )
+        batches = list(self.to_batches(columns, filter))
+        names = self._schema.names if columns is None else columns
+        return pa.Table.from_batches(batches, pa.schema([self._schema.field(n) for n in names]))
 
     def to_batches(
         self, columns: Sequence[str] | None = None, filter: pc.Expression | None = None
     ) -> Iterator[pa.RecordBatch]:
         """Read it batch by batch, in bounded memory; the arguments are those of `to_table`."""
         with self._blamed():
-            yield from self._open(self.fragments, self._schema).to_batches(
-                columns=None if columns is None else list(columns), filter=filter
-            )
+            for is_plain, parts in groupby(self._rows, key=_is_plain):
+                if is_plain:
+                    files = [part.file for part in parts]
+                    yield from self._open(files).to_batches(
+                        columns=None if columns is None else list(columns), filter=filter
+                    )
+                    continue
+                reader = FragmentReader(schema=self._schema, load=self._load)
+                names = self._schema.names if columns is None else list(columns)
+                for part in parts:
+                    # a filter may ask for columns that are not wanted
+                    table = reader.rows(part, names if filter is None else self._schema.names)
+                    kept = table if filter is None else table.filter(filter)
+                    yield from kept.select(names).to_batches()
 
     def head(self, rows: int) -> pa.Table:
-        """The first rows, reading no more batches than they need.
+        """The first rows, reading no more files than they need.
 
         Raises:
             OutputError: a file is missing or damaged.
         """
         # not a scan cut short: the threads of one may outlive it and hang a Python file system
-        taken: list[pa.Table] = []
-        for fragment in self.fragments:
+        reader = FragmentReader(schema=self._schema, load=self._load)
+        taken = [self._schema.empty_table()]
+        for part in self._rows:
             if rows <= 0:
                 break
-            with (
-                self._readable(fragment),
-                self._folder.filesystem.open(self._folder.path(fragment.path), "rb") as stream,
-                pa.ipc.open_file(stream) as file,
-            ):
-                for index in range(file.num_record_batches):
-                    taken.append(pa.Table.from_batches([file.get_batch(index)]).slice(0, rows))
-                    rows -= taken[-1].num_rows
-        return pa.concat_tables(taken) if taken else self._schema.empty_table()
+            with self._readable(part.file):
+                taken.append(reader.rows(part, self._schema.names).slice(0, rows))
+            rows -= taken[-1].num_rows
+        return pa.concat_tables(taken)
+
+    def read_rows(self) -> Iterator[pa.Table]:
+        """All rows, file by file, of files whose bytes are those that were committed.
+
+        Raises:
+            OutputError: its bytes are not those that were committed, or it is gone.
+        """
+        by_path = {part.file.path: part.file for part in self._manifest.parts()}
+        reader = FragmentReader(
+            schema=self._schema,
+            load=lambda path, columns: self.read_fragment(by_path[path]).select(list(columns)),
+        )
+        return (reader.rows(part, self._schema.names) for part in self._rows)
 
     def read_fragment(self, fragment: WrittenFile) -> pa.Table:
         """One file, read whole and checked against the manifest.
@@ -129,14 +151,24 @@ class Dataset:
         Raises:
             OutputError: a file is missing or damaged.
         """
-        files = self._files(QUARANTINE)
-        if not files:
-            return quarantine_schema(self._schema.field("id").type).empty_table()
-        with (
-            self._readable(files[0]),
-            pa.ipc.open_file(io.BytesIO(self._folder.get(files[0].path))) as first,
-        ):
-            return self._open(files, first.schema).to_table()
+        taken = [quarantine_schema(self._schema.field("id").type).empty_table()]
+        for part in self._manifest.parts(QUARANTINE):
+            with self._readable(part.file):
+                taken.append(self._load(part.file.path, taken[0].column_names))
+        return pa.concat_tables(taken)
+
+    @cached_property
+    def _rows(self) -> list[Part]:
+        return self._manifest.parts(DATA, LINKS)
+
+    def _load(self, path: str, columns: Sequence[str]) -> pa.Table:
+        """Columns of a whole file."""
+        with self._folder.filesystem.open(self._folder.path(path), "rb") as stream:
+            with pa.ipc.open_file(stream) as file:
+                chosen = [file.schema.get_field_index(name) for name in columns]
+            options = pa.ipc.IpcReadOptions(included_fields=sorted(chosen))
+            with pa.ipc.open_file(stream, options=options) as file:
+                return file.read_all().select(list(columns))
 
     @contextmanager
     def _readable(self, file: WrittenFile) -> Iterator[None]:
@@ -160,18 +192,18 @@ class Dataset:
             demand_there(self._folder, self.entry)
             raise
 
-    def _files(self, kind: str) -> list[WrittenFile]:
-        chosen = self._manifest.filter(pc.field("kind") == kind)
-        columns = ["path", "sha256", "size", "rows"]
-        return [WrittenFile(**row) for row in chosen.select(columns).to_pylist()]
-
-    def _open(self, files: list[WrittenFile], schema: pa.Schema) -> pads.FileSystemDataset:
+    def _open(self, files: Sequence[WrittenFile]) -> pads.FileSystemDataset:
         return pads.FileSystemDataset.from_paths(
             [self._folder.path(file.path) for file in files],
-            schema=schema,
+            schema=self._schema,
             format=pads.IpcFileFormat(),
             filesystem=self._folder.arrow_filesystem(),
         )
+
+
+def _is_plain(part: Part) -> bool:
+    """Whether the rows of a part are those of its file."""
+    return part.kind == DATA and not part.dead
 
 
 def demand_there(folder: Folder, entry: LogEntry) -> None:
@@ -180,19 +212,19 @@ def demand_there(folder: Folder, entry: LogEntry) -> None:
     Raises:
         OutputError: names the file, the version and the way out.
     """
-    manifest = read_manifest(folder, entry.manifest).select(["path", "size"]).to_pylist()
-    places = {posixpath.dirname(file["path"]) for file in manifest}
+    committed = read_manifest(folder, entry.manifest).sizes
+    places = {posixpath.dirname(path) for path in committed}
     there = {f"{p}/{name}": size for p in places for name, size in folder.sizes(p).items()}
-    for file in manifest:
-        size = there.get(file["path"])
-        if size != file["size"]:
+    for path, wanted in committed.items():
+        size = there.get(path)
+        if size != wanted:
             # a listing may be an old one
             with suppress(FileNotFoundError):
-                size = len(folder.get(file["path"]))
-        if size != file["size"]:
-            what = "is gone" if size is None else f"has {size:,} bytes, not {file['size']:,}"
+                size = len(folder.get(path))
+        if size != wanted:
+            what = "is gone" if size is None else f"has {size:,} bytes, not {wanted:,}"
             raise OutputError(
-                f"{folder.uri}/{file['path']}, a file of version {entry.version}, {what}; put it "
+                f"{folder.uri}/{path}, a file of version {entry.snapshot}, {what}; put it "
                 f"back from a copy, or embed its rows again with `nightjar retry {folder.uri}`, "
                 "which makes a new version"
             )
@@ -234,8 +266,7 @@ def open_dataset(uri: str, version: int | str | None = None) -> Dataset:
     """
     folder = Folder(uri)
     newest = demand_committed(folder)
-    described = read_format(folder)
-    if described is None:
+    if read_format(folder) is None:
         raise OutputError(f"{uri!r} has a log and no {FORMAT}: it is not whole")
     named = newest.published if version is None else find_version(folder, newest, version)
     entry = newest if named == newest.version else read_entry(folder, named)
@@ -246,7 +277,7 @@ def open_dataset(uri: str, version: int | str | None = None) -> Dataset:
             f"{uri!r}: version {version} was collected by `nightjar gc`; `nightjar versions {uri}` "
             "lists what is left"
         )
-    return Dataset(folder, entry, schema_of(described))
+    return Dataset(folder, entry)
 
 
 def find_version(folder: Folder, newest: LogEntry, version: int | str) -> int:

@@ -15,10 +15,11 @@ from functools import cached_property
 
 import pyarrow as pa
 
-from pipeline.commit import commit, digest, find_snapshot, holds, reconcile
+from pipeline.commit import Snapshot, commit, demand_fit, digest, find_snapshot, reconcile
 from pipeline.errors import CommitConflict, RunError
 from pipeline.folder import Folder
 from pipeline.log import LogEntry, newest_entry, read_condemned
+from pipeline.manifest import Manifest, Shard, parts_of, read_manifest
 from pipeline.records import Records, Standing
 from pipeline.work import Receipt, WorkUnit
 
@@ -43,61 +44,18 @@ class Outcome:
     """Of the units that were done before we began."""
 
 
-def drive(
-    folder: Folder,
-    units: Sequence[WorkUnit],
-    *,
-    schema: pa.Schema,
-    fingerprint: str,
-    execute: Execute,
-    accept: Callable[[Sequence[Receipt]], None],
-    again: frozenset[str] = frozenset(),
-) -> Outcome:
-    """See to it that a snapshot of exactly these units is committed.
-
-    Args:
-        folder: the dataset's root.
-        units: of the plan.
-        schema: of the embeddings.
-        fingerprint: of every embedding.
-        execute: called with the units that are not done.
-        accept: called with all receipts before a commit; it raises to refuse them.
-        again: reasons; what was set aside for one of them is tried once more.
-
-    Raises:
-        RunError: what was written is not there, or rows are missing.
-        CommitConflict: others kept committing to this output.
-    """
-    wanted = _Wanted(units=units, schema=schema, fingerprint=fingerprint)
-    records, done = Records(folder, fingerprint), _Done(execute=execute, again=again)
-    for _ in range(_ROUNDS):
-        newest = newest_entry(folder)
-        there = find_snapshot(newest, wanted.digest, fingerprint)
-        if there is not None and not again:
-            return Outcome(entry=there, receipts=None, resumed=[])
-        standing = records.standing(wanted.planned, read_condemned(folder, newest))
-        written = done.rest(standing, wanted.planned)
-        if written is not None:
-            _demand_there(folder, records, written, newest)
-            continue
-        receipts = reconcile(units, standing.receipts, fingerprint)
-        if there is None or not holds(folder, there, receipts):
-            accept(receipts)
-            there = wanted.commit(folder, receipts, newest)
-        if there is not None:
-            return Outcome(entry=there, receipts=receipts, resumed=done.before)
-    raise CommitConflict(
-        f"{folder.uri!r}: others committed {_ROUNDS} times meanwhile; run the same command again"
-    )
-
-
 @dataclass(frozen=True, kw_only=True)
-class _Wanted:
+class Wanted:
     """The snapshot that is to be."""
 
     units: Sequence[WorkUnit]
+    """Of the plan."""
+    shards: Sequence[Shard]
+    """That they are of."""
     schema: pa.Schema
+    """Of the rows."""
     fingerprint: str
+    """Of every embedding."""
 
     @cached_property
     def planned(self) -> dict[str, WorkUnit]:
@@ -109,20 +67,64 @@ class _Wanted:
         """Of the units."""
         return digest(self.units, self.fingerprint)
 
-    def commit(
-        self, folder: Folder, receipts: Sequence[Receipt], newest: LogEntry | None
-    ) -> LogEntry | None:
-        """The entry; None when somebody was faster."""
-        with suppress(CommitConflict):
-            return commit(
-                folder,
-                schema=self.schema,
-                fingerprint=self.fingerprint,
-                source_digest=self.digest,
-                receipts=receipts,
-                parent=newest,
-            )
-        return None
+    def snapshot(self, receipts: Sequence[Receipt]) -> Snapshot:
+        """What is to be committed, given the receipts of all units."""
+        parts = [part for r in receipts for part in parts_of(self.planned[r.unit].shard, r)]
+        return Snapshot(
+            manifest=Manifest.of(self.shards, parts),
+            schema=self.schema,
+            fingerprint=self.fingerprint,
+            source_digest=self.digest,
+        )
+
+
+def drive(
+    folder: Folder,
+    wanted: Wanted,
+    *,
+    execute: Execute,
+    accept: Callable[[Sequence[Receipt]], None],
+    again: frozenset[str] = frozenset(),
+) -> Outcome:
+    """See to it that a snapshot of exactly these units is committed.
+
+    Args:
+        folder: the dataset's root.
+        wanted: the snapshot.
+        execute: called with the units that are not done.
+        accept: called with all receipts before a commit; it raises to refuse them.
+        again: reasons; what was set aside for one of them is tried once more.
+
+    Raises:
+        OutputError: vectors made another way have been committed there.
+        RunError: what was written is not there, or rows are missing.
+        CommitConflict: others kept committing to this output.
+    """
+    fingerprint = wanted.fingerprint
+    records, done = Records(folder, fingerprint), _Done(execute=execute, again=again)
+    for _ in range(_ROUNDS):
+        newest = newest_entry(folder)
+        demand_fit(folder, newest, wanted.schema, [fingerprint])
+        there = find_snapshot(newest, wanted.digest, fingerprint)
+        if there is not None and not again:
+            return Outcome(entry=there, receipts=None, resumed=[])
+        standing = records.standing(wanted.planned, read_condemned(folder, newest))
+        written = done.rest(standing, wanted.planned)
+        if written is not None:
+            _demand_there(folder, records, written, newest)
+            continue
+        receipts = reconcile(wanted.units, standing.receipts, fingerprint)
+        snapshot = wanted.snapshot(receipts)
+        if there is None or read_manifest(folder, there.manifest) != snapshot.manifest:
+            accept(receipts)
+            there = None
+            with suppress(CommitConflict):
+                there = commit(folder, snapshot, newest)
+        if there is not None:
+            return Outcome(entry=there, receipts=receipts, resumed=done.before)
+    raise CommitConflict(
+        f"{folder.uri!r}: others committed {_ROUNDS} times meanwhile; run the same command again"
+    )
 
 
 @dataclass(kw_only=True)

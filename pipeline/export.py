@@ -95,7 +95,7 @@ def read_multivectors(table: pa.Table) -> pa.Table:
 
 
 def _tables(dataset: Dataset) -> Iterator[pa.Table]:
-    return (dataset.read_fragment(fragment) for fragment in dataset.fragments)
+    return dataset.read_rows()
 
 
 def _with_raw_multivectors(table: pa.Table) -> pa.Table:

@@ -26,10 +26,8 @@ from pipeline.commit import amend
 from pipeline.folder import Folder, Listed
 from pipeline.log import (
     CONDEMNED,
-    DATA,
     LOG,
     MANIFESTS,
-    QUARANTINE,
     Kind,
     LogEntry,
     content_name,
@@ -37,8 +35,8 @@ from pipeline.log import (
     generation,
     read_condemned,
     read_log,
-    read_manifest,
 )
+from pipeline.manifest import FOLDERS, read_manifest
 
 KEPT_SNAPSHOTS = 7
 """A week of nights."""
@@ -135,9 +133,7 @@ def collect(folder: Folder, garbage: Garbage) -> None:
 def _named(folder: Folder, entries: Iterable[LogEntry]) -> set[str]:
     """Paths of the manifests of some snapshots, and of all that they name."""
     manifests = {entry.manifest for entry in entries}
-    return manifests.union(
-        *(read_manifest(folder, manifest)["path"].to_pylist() for manifest in manifests)
-    )
+    return manifests.union(*(read_manifest(folder, manifest).sizes for manifest in manifests))
 
 
 def _latest(folder: Folder, snapshots: Iterable[LogEntry]) -> dict[str, float]:
@@ -162,7 +158,7 @@ def _stored(folder: Folder) -> Iterator[tuple[str, str, Listed]]:
 
 def _places(folder: Folder) -> list[tuple[str, str]]:
     """(folder, generation); manifests have none."""
-    made = [(f"{kind}/{m}", m) for kind in (DATA, QUARANTINE) for m in folder.folders(kind)]
+    made = [(f"{kind}/{m}", m) for kind in FOLDERS for m in folder.folders(kind)]
     return [*made, (MANIFESTS, "")]
 
 

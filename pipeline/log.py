@@ -1,9 +1,10 @@
 """The root of a dataset: the log of commits, and what its entries lead to.
 
-    <root>/format.json          create-only: format version, dataset id, schema, fingerprint
+    <root>/format.json          create-only: format version, dataset id
            log/<20 digits>.json THE commit point: create-only, contiguous, sealed, never deleted
-           manifests/<sha256>.parquet   content-addressed: one row for each file of a snapshot
+           manifests/<sha256>.parquet   content-addressed: what a snapshot holds: `manifest`
            data/<fingerprint 8>/<unit>-<attempt>.arrow         immutable Arrow IPC
+           links/<fingerprint 8>/<unit>-<attempt>.arrow        rows with vectors of other rows
            quarantine/<fingerprint 8>/<unit>-<attempt>.arrow   rows that were not embedded
            work/<fingerprint 8>/<unit>.<revision>.json         which attempt counts: `records`
            inspections/<sha256> what planning learned of a shard: `shards.remembered`
@@ -21,7 +22,6 @@ faster.
 """
 
 import hashlib
-import io
 import json
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
@@ -29,7 +29,6 @@ from enum import StrEnum
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from pipeline.errors import OutputError
 from pipeline.folder import Folder
@@ -40,24 +39,10 @@ FORMAT_VERSION = 1
 FORMAT = "format.json"
 LOG = "log"
 MANIFESTS = "manifests"
-DATA = "data"
-QUARANTINE = "quarantine"
 CONDEMNED = "condemned"
 _ENTRIES_AT_ONCE = 32
 """How many are read at a time: they are small, and the wait is all that they cost."""
 JOB = "job.json"
-
-MANIFEST_SCHEMA = pa.schema(
-    [
-        pa.field("kind", pa.string()),
-        pa.field("unit", pa.string()),
-        pa.field("adapter", pa.string()),
-        pa.field("path", pa.string()),
-        pa.field("sha256", pa.string()),
-        pa.field("size", pa.int64()),
-        pa.field("rows", pa.int64()),
-    ]
-)
 
 
 class Kind(StrEnum):
@@ -99,6 +84,8 @@ class LogEntry:
     """Items set aside."""
     fingerprint: str
     """Of every embedding in it."""
+    schema: str
+    """Of its rows, serialised by Arrow, in hexadecimal digits."""
     source_digest: str
     """Of the work units it was made from: the same source gives the same digest."""
     created_at: str
@@ -109,6 +96,11 @@ class LogEntry:
     """Versions that have a name, and are kept for as long as they have it."""
     condemned: str | None = None
     """Path of the list of files that may be deleted at any moment; None for none."""
+
+    @property
+    def row_schema(self) -> pa.Schema:
+        """Of the rows."""
+        return pa.ipc.read_schema(pa.py_buffer(bytes.fromhex(self.schema)))
 
     def to_json(self) -> str:
         """As one JSON object, with a sum that `parse_entry` checks."""
@@ -139,9 +131,12 @@ def parse_entry(folder: Folder, version: int, data: bytes) -> LogEntry:
     """
     try:
         plain = unseal(data)
-        return LogEntry(**plain | {"kind": Kind(plain["kind"])})
-    except (ValueError, TypeError, KeyError) as error:
+        entry = LogEntry(**plain | {"kind": Kind(plain["kind"])})
+        if not entry.row_schema.names:
+            raise ValueError("it describes no columns")
+    except (ValueError, TypeError, KeyError, OSError, pa.ArrowException) as error:
         raise OutputError(f"{folder.uri}/{entry_name(version)} is damaged: {error}") from error
+    return entry
 
 
 def read_log(folder: Folder) -> list[LogEntry]:
@@ -187,7 +182,7 @@ def read_condemned(folder: Folder, entry: LogEntry | None) -> frozenset[str]:
     """
     if entry is None or entry.condemned is None:
         return frozenset()
-    return frozenset(json.loads(_read_named(folder, CONDEMNED, entry.condemned, "json")))
+    return frozenset(json.loads(read_named(folder, CONDEMNED, entry.condemned, "json")))
 
 
 def content_name(kind: str, data: bytes, suffix: str) -> str:
@@ -218,9 +213,7 @@ def read_format(folder: Folder) -> dict[str, Any] | None:
     try:
         described: dict[str, Any] = json.loads(data)
         version = int(described["format_version"])
-        if version <= FORMAT_VERSION:
-            schema_of(described), str(described["fingerprint"])
-    except (ValueError, TypeError, KeyError, OSError, pa.ArrowException) as error:
+    except (ValueError, TypeError, KeyError) as error:
         raise OutputError(
             f"{folder.uri}/{FORMAT} is damaged ({type(error).__name__}: {error}); put it back from "
             "a copy, or embed again to another output.uri"
@@ -233,32 +226,7 @@ def read_format(folder: Folder) -> dict[str, Any] | None:
     return described
 
 
-def schema_of(described: dict[str, Any]) -> pa.Schema:
-    """The embeddings' schema in a parsed format.json."""
-    return pa.ipc.read_schema(pa.py_buffer(bytes.fromhex(described["schema"])))
-
-
-def read_manifest(folder: Folder, name: str) -> pa.Table:
-    """The files of a snapshot, a table of `MANIFEST_SCHEMA`.
-
-    Raises:
-        OutputError: the manifest is missing or damaged, or names files elsewhere.
-    """
-    data = _read_named(folder, MANIFESTS, name, "parquet")
-    try:
-        manifest = pq.read_table(io.BytesIO(data))
-        if not manifest.schema.equals(MANIFEST_SCHEMA):
-            raise ValueError("its columns are not those of a manifest")
-        for kind, path in zip(*(manifest[c].to_pylist() for c in ("kind", "path")), strict=True):
-            if kind not in (DATA, QUARANTINE):
-                raise ValueError(f"it names a file of the unknown kind {kind!r}")
-            demand_below(kind, path)
-    except (ValueError, TypeError, pa.ArrowException) as error:
-        raise OutputError(f"{folder.uri}/{name} cannot be trusted: {error}") from error
-    return manifest
-
-
-def _read_named(folder: Folder, kind: str, name: str, suffix: str) -> bytes:
+def read_named(folder: Folder, kind: str, name: str, suffix: str) -> bytes:
     """An object that is named by its content.
 
     Raises:

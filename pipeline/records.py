@@ -20,7 +20,8 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
 from pipeline.folder import Folder, settle
-from pipeline.log import DATA, QUARANTINE, generation
+from pipeline.log import generation
+from pipeline.manifest import FOLDERS
 from pipeline.work import Receipt
 
 WORK = "work"
@@ -87,10 +88,10 @@ class Records:
         # listed after the records were: a file is there before its record
         sizes = {
             f"{kind}/{self._generation}/{name}": size
-            for kind in (DATA, QUARANTINE)
+            for kind in FOLDERS
             for name, size in self._folder.sizes(f"{kind}/{self._generation}").items()
         }
-        found = Standing()
+        found, gone = Standing(), frozenset(condemned)
         for unit in units:
             known = sorted(revisions[unit])
             # the latest: it is there because the one before is void, or holds more
@@ -99,10 +100,9 @@ class Records:
                 receipt
                 for receipt in latest
                 if receipt is not None
-                and all(
-                    sizes.get(file.path) == file.size and file.path not in condemned
-                    for file in receipt.files
-                )
+                and all(sizes.get(file.path) == file.size for file in receipt.files)
+                and sizes.keys() >= set(receipt.refers)
+                and gone.isdisjoint((*receipt.refers, *(f.path for f in receipt.files)))
             )
             found.revisions[unit] = known[-1] + 1 if known else 0
             receipt = next(valid, None)

@@ -41,9 +41,35 @@ class Segment:
 
 
 @dataclass(frozen=True, kw_only=True)
-class WorkUnit:
-    """Rows that are embedded and written together."""
+class Item:
+    """Of a row, what one embedding is of."""
 
+    row: int
+    """Number of the row in its shard."""
+    modality: str | None
+    """`text` or `image`; None for a row that asks for no embedding, because it is faulty."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Link:
+    """An item whose vectors are there already."""
+
+    item: Item
+    """The item."""
+    content: str
+    """Its task and content, hashed: `contents.content_key` in hexadecimal digits."""
+    path: str
+    """Of the data file that holds the vectors."""
+    at: int
+    """Number of the row in that file."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class WorkUnit:
+    """Rows that are embedded, or linked to vectors that are there, and written together."""
+
+    shard: str
+    """Key of the shard they are of."""
     segment: Segment
     """Where they are."""
     reading: str
@@ -54,11 +80,21 @@ class WorkUnit:
     """First row, counted among the segment's rows of that adapter."""
     stop: int
     """The row after the last, counted likewise."""
+    only: tuple[Item, ...] | None = None
+    """Of these rows, the items to be embedded; None for all."""
+    links: tuple[Link, ...] | None = None
+    """The items to be linked; nothing is embedded then. None for a unit that is embedded."""
 
     @property
     def rows(self) -> int:
         """How many source rows it has."""
-        return self.stop - self.start
+        items = self.items
+        return self.stop - self.start if items is None else len({item.row for item in items})
+
+    @property
+    def items(self) -> tuple[Item, ...] | None:
+        """The items it is confined to; None for all of its rows."""
+        return self.only if self.links is None else tuple(link.item for link in self.links)
 
     def key(self, fingerprint: str) -> str:
         """Names the work: the same rows of the same object, read and embedded the same way."""
@@ -102,11 +138,17 @@ class Receipt:
     """The embeddings; None when every row was quarantined."""
     quarantine: WrittenFile | None
     """The rows set aside; None when there are none."""
+    linked: dict[str, int] = field(default_factory=dict)
+    """Items that have vectors of other rows, by modality."""
+    links: WrittenFile | None = None
+    """Those items; None when there are none."""
+    refers: tuple[str, ...] = ()
+    """Paths of the data files that hold their vectors."""
 
     @property
     def files(self) -> tuple[WrittenFile, ...]:
         """What was written: one file, or two."""
-        return tuple(file for file in (self.data, self.quarantine) if file is not None)
+        return tuple(f for f in (self.data, self.links, self.quarantine) if f is not None)
 
     def to_json(self) -> str:
         """As one JSON object, with a sum that `from_json` checks."""
@@ -121,11 +163,13 @@ class Receipt:
         """
         plain = unseal(text)
         try:
-            for kind in ("data", "quarantine"):
+            for kind in ("data", "links", "quarantine"):
                 if plain[kind] is not None:
                     plain[kind] = WrittenFile(**plain[kind])
                     demand_below(kind, plain[kind].path)
-            return cls(**plain)
+            for path in plain["refers"]:
+                demand_below("data", path)
+            return cls(**plain | {"refers": tuple(plain["refers"])})
         except (KeyError, TypeError) as error:
             raise ValueError(f"it is no receipt: {error}") from error
 
@@ -149,6 +193,7 @@ class Tally:
     items: int = 0
     tokens: int = 0
     embedded: Counter[str] = field(default_factory=Counter)
+    linked: Counter[str] = field(default_factory=Counter)
     quarantined: Counter[str] = field(default_factory=Counter)
 
     def add(self, receipt: Receipt) -> None:
@@ -158,7 +203,14 @@ class Tally:
         self.items += receipt.items
         self.tokens += receipt.tokens
         self.embedded.update(receipt.embedded)
+        self.linked.update(receipt.linked)
         self.quarantined.update(receipt.quarantined)
+
+
+def shard_key(uri: str, reading: str) -> str:
+    """Names a shard, and how its rows are read, as 32 hex digits."""
+    # as JSON, since a name need not be Unicode
+    return hashlib.sha256(json.dumps([uri, reading]).encode()).hexdigest()[:32]
 
 
 def rows_by_adapter(units: Iterable[WorkUnit]) -> dict[str, int]:

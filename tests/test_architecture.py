@@ -16,6 +16,8 @@ _PROTOCOL = [
     "folder",
     "durable",
     "log",
+    "manifest",
+    "fragments",
     "dataset",
     "records",
     "commit",

@@ -12,6 +12,7 @@ import pytest
 
 from pipeline import commit as committing
 from pipeline.commit import (
+    Snapshot,
     commit,
     demand_fit,
     demand_healthy,
@@ -23,6 +24,7 @@ from pipeline.dataset import open_dataset
 from pipeline.errors import CommitConflict, ConservationError, OutputError, RunError
 from pipeline.folder import Folder
 from pipeline.log import entry_name, list_versions, newest_entry, read_entry
+from pipeline.manifest import Manifest, parts_of
 from pipeline.schema import output_schema, vector_fields
 from pipeline.spec import LimitsSpec
 from pipeline.storage import StoredObject
@@ -40,7 +42,7 @@ def _schema(id_type: pa.DataType | None = None, dim: int = 4, *kept: pa.Field) -
 def _unit(number: int, rows: int = 3) -> WorkUnit:
     shard = StoredObject(uri=f"s3://b/{number}.parquet", size=10, etag=str(number))
     segment = Segment(source=0, shard=shard, first_row=0, rows=rows, row_groups=(0,))
-    return WorkUnit(segment=segment, reading="", adapter="code", start=0, stop=rows)
+    return WorkUnit(shard="s", segment=segment, reading="", adapter="code", start=0, stop=rows)
 
 
 def _receipt(unit: WorkUnit, **changes: Any) -> Receipt:
@@ -62,13 +64,16 @@ def _receipt(unit: WorkUnit, **changes: Any) -> Receipt:
 
 
 def _commit(folder: Folder, source_digest: str = "d", schema: pa.Schema | None = None) -> Any:
-    return commit(
-        folder,
+    return commit(folder, _snapshot(source_digest, schema), newest_entry(folder))
+
+
+def _snapshot(source_digest: str = "d", schema: pa.Schema | None = None) -> Snapshot:
+    unit = _unit(1)
+    return Snapshot(
+        manifest=Manifest.of([], parts_of(unit.shard, _receipt(unit))),
         schema=schema or _schema(),
         fingerprint=MADE_BY,
         source_digest=source_digest,
-        receipts=[_receipt(_unit(1))],
-        parent=newest_entry(folder),
     )
 
 
@@ -228,21 +233,18 @@ def test_another_drivers_entry_for_other_work_is_a_conflict(folder: Folder, tmp_
 def test_an_output_of_another_schema_is_refused(
     folder: Folder, schema: pa.Schema, expected: str
 ) -> None:
-    _commit(folder)
+    newest = _commit(folder)
     with pytest.raises(OutputError, match=f"output.uri: .*{expected}"):
-        demand_fit(folder, schema, [MADE_BY])
-    with pytest.raises(OutputError, match=expected):
-        _commit(folder, "other", schema)
-    assert list_versions(folder) == [1]
+        demand_fit(folder, newest, schema, [MADE_BY])
 
 
 @pytest.mark.fault("compute.two_configs")
 def test_an_output_made_another_way_is_refused(folder: Folder) -> None:
-    demand_fit(folder, _schema(), [OTHER])  # nothing there yet: anything fits
-    _commit(folder)
-    demand_fit(folder, _schema(), [OTHER, MADE_BY])
+    demand_fit(folder, None, _schema(), [OTHER])  # nothing there yet: anything fits
+    newest = _commit(folder)
+    demand_fit(folder, newest, _schema(), [OTHER, MADE_BY])
     with pytest.raises(OutputError, match=f"fingerprint {MADE_BY[:8]}, this job has {OTHER[:8]}"):
-        demand_fit(folder, _schema(), [OTHER])
+        demand_fit(folder, newest, _schema(), [OTHER])
 
 
 def test_the_log_entry_is_written_last_after_what_it_leads_to(
@@ -280,14 +282,7 @@ def test_the_entry_names_the_software(folder: Folder) -> None:
 def test_a_snapshot_committed_since_the_run_began_is_not_built_over(folder: Folder) -> None:
     _commit(folder, "theirs")
     with pytest.raises(CommitConflict, match="another driver committed version 1"):
-        commit(
-            folder,
-            schema=_schema(),
-            fingerprint=MADE_BY,
-            source_digest="ours",
-            receipts=[_receipt(_unit(1))],
-            parent=None,
-        )
+        commit(folder, _snapshot("ours"), None)
     assert list_versions(folder) == [1]
 
 

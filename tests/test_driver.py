@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from pipeline import driver as driving
-from pipeline.driver import drive
+from pipeline.driver import Wanted, drive
 from pipeline.errors import CommitConflict, RunError
 from pipeline.folder import Folder
 from pipeline.log import list_versions
@@ -22,9 +22,7 @@ def _drive(folder: Folder, written_to: Folder, shards: Sequence[int] = (0, 1)) -
 
     return drive(
         folder,
-        plan(shards),
-        schema=SCHEMA,
-        fingerprint=MADE_BY,
+        Wanted(units=plan(shards), shards=[], schema=SCHEMA, fingerprint=MADE_BY),
         execute=execute,
         accept=lambda receipts: None,
     )
@@ -42,7 +40,7 @@ def test_workers_that_write_to_a_disk_of_their_own_are_found_before_the_commit(
 def test_a_driver_whose_every_commit_is_lost_to_others_gives_up(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def lost(folder: Folder, **settings: object) -> None:
+    def lost(folder: Folder, *settings: object) -> None:
         raise CommitConflict("another")
 
     monkeypatch.setattr(driving, "commit", lost)

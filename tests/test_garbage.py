@@ -10,7 +10,8 @@ from pipeline.dataset import open_dataset
 from pipeline.errors import CommitConflict, OutputError
 from pipeline.folder import Folder
 from pipeline.garbage import collect, find_garbage
-from pipeline.log import list_versions, newest_entry, read_condemned, read_entry, read_manifest
+from pipeline.log import list_versions, newest_entry, read_condemned, read_entry
+from pipeline.manifest import read_manifest
 from pipeline.published import tag
 from tests.simulation.dataset import MADE_BY, OTHERWISE, collect_all, driver, embed, plan
 
@@ -30,7 +31,7 @@ def _drive(folder: Folder, *shards: int) -> None:
 
 
 def _paths(folder: Folder, version: int) -> set[str]:
-    return set(read_manifest(folder, read_entry(folder, version).manifest)["path"].to_pylist())
+    return set(read_manifest(folder, read_entry(folder, version).manifest).sizes)
 
 
 def _stored(folder: Folder) -> set[str]:

@@ -4,10 +4,12 @@ Everything a user can get wrong about the source is found here, before a model i
 matches, a column is missing, two shards disagree about a type.
 """
 
+import hashlib
+import json
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from functools import partial
 from itertools import islice, pairwise
 from math import ceil
@@ -16,6 +18,7 @@ import numpy as np
 import pyarrow as pa
 
 from pipeline.errors import RunError, ShardError, SourceError
+from pipeline.manifest import Shard
 from pipeline.shards import INSPECTORS, SUFFIXES, images
 from pipeline.shards.identities import Identities, Named, repeated, same
 from pipeline.shards.remembered import Remembered, inspection_name
@@ -23,7 +26,7 @@ from pipeline.shards.shape import Inspected, UnitSize, agree
 from pipeline.source_spec import SourceSpec
 from pipeline.spec import JobSpec
 from pipeline.storage import StoredObject, demand_unchanged, list_objects
-from pipeline.work import WorkUnit, rows_by_adapter
+from pipeline.work import WorkUnit, rows_by_adapter, shard_key
 
 _CONCURRENT_INSPECTIONS = 8
 _EXAMPLES = 20
@@ -36,6 +39,8 @@ class Plan:
 
     units: tuple[WorkUnit, ...]
     """In the order of the source."""
+    shards: tuple[Shard, ...]
+    """That they are of; all files of a folder of images are one."""
     id_type: pa.DataType
     """Of every id."""
     kept: tuple[pa.Field, ...]
@@ -58,7 +63,7 @@ class Plan:
 class _Look:
     """A shard, or a folder of images, and what was found in it."""
 
-    name: str
+    shard: Shard
     source: SourceSpec
     found: Inspected
     again: Callable[[Identities], object]
@@ -85,7 +90,7 @@ def plan_work(spec: JobSpec, max_pixels: int, remembered: Remembered | None = No
         remembered=remembered,
     )
     looks = [look for index, s in enumerate(spec.sources) for look in planner.look(s, index)]
-    units = [unit for look in looks for unit in _units(look.source, look.found)]
+    units = [unit for look in looks for unit in _units(look)]
     if not units:
         raise SourceError(
             f"source.uri: {_spelled(spec)} has no rows; an empty source is refused, since it is "
@@ -96,6 +101,7 @@ def plan_work(spec: JobSpec, max_pixels: int, remembered: Remembered | None = No
         _demand_distinct(looks)
     return Plan(
         units=tuple(units),
+        shards=tuple(look.shard for look in looks),
         id_type=id_type,
         kept=kept,
         skipped=tuple(sorted(planner.skipped)),
@@ -117,7 +123,7 @@ class _Planner:
         if source.format == "images":
             # the listing says it all
             again = partial(images.inspect, source, index, shards, self.unit_size)
-            yield self._inspected(source.uris[0], source, again)
+            yield self._inspected(_folder(source, shards), source, again)
             return
         with ThreadPoolExecutor(_CONCURRENT_INSPECTIONS) as pool:
             for look in pool.map(partial(self._shard, source, index), shards):
@@ -130,10 +136,10 @@ class _Planner:
         if self.remembered is not None:
             known = self.remembered.find(name, index, shard)
             if known is not None:
-                return _Look(name=shard.uri, source=source, found=known, again=again)
+                return _look(shard, source, known, again)
         try:
             with _readable(shard):
-                look = self._inspected(shard.uri, source, again)
+                look = self._inspected(shard, source, again)
         except ShardError as error:
             if source.on_bad_file == "fail":
                 raise
@@ -144,13 +150,16 @@ class _Planner:
         return look
 
     def _inspected(
-        self, name: str, source: SourceSpec, again: Callable[[Identities | None], Inspected]
+        self,
+        shard: StoredObject,
+        source: SourceSpec,
+        again: Callable[[Identities | None], Inspected],
     ) -> _Look:
         identities = Identities() if self.distinct else None
         found = again(identities)
         if identities is not None:
             found.identities = identities.hashes
-        return _Look(name=name, source=source, found=found, again=again)
+        return _look(shard, source, found, again)
 
 
 @contextmanager
@@ -177,7 +186,7 @@ def _demand_distinct(looks: Sequence[_Look]) -> None:
         if suspects and np.isin(look.found.identities, list(suspects)).any():
             identities = Identities(suspects=suspects)
             look.again(identities)
-            named += [(look.name, row) for row in identities.named]
+            named += [(look.shard.uri, row) for row in identities.named]
     twice = same(named)
     if twice:
         error = SourceError(
@@ -193,11 +202,11 @@ def _id_type(looks: Sequence[_Look]) -> pa.DataType:
     id_type = pa.null()
     for look in looks:
         found = look.found.id_type
-        agreed = _agree(id_type, found, "source.id", look.name)
+        agreed = _agree(id_type, found, "source.id", look.shard.uri)
         widened = not pa.types.is_null(id_type) and id_type != agreed
         if pa.types.is_floating(agreed) and (widened or not pa.types.is_floating(found)):
             # whole numbers made floating would no longer be the ids they were
-            raise SourceError(f"source.id is {found} in {look.name}, and {id_type} elsewhere")
+            raise SourceError(f"source.id is {found} in {look.shard.uri}, and {id_type} elsewhere")
         id_type = agreed
     return _or_string(id_type)
 
@@ -208,7 +217,7 @@ def _kept(looks: Sequence[_Look]) -> tuple[pa.Field, ...]:
         for column in look.source.keep:
             there = kept.get(column, pa.null())
             what = f"source.keep: {column!r}"
-            kept[column] = _agree(there, look.found.kept[column], what, look.name)
+            kept[column] = _agree(there, look.found.kept[column], what, look.shard.uri)
     return tuple(pa.field(name, _or_string(kind)) for name, kind in kept.items())
 
 
@@ -225,14 +234,43 @@ def _list(source: SourceSpec) -> list[StoredObject]:
     return list(shards.values())
 
 
-def _units(source: SourceSpec, found: Inspected) -> Iterator[WorkUnit]:
+def _look(
+    shard: StoredObject,
+    source: SourceSpec,
+    found: Inspected,
+    again: Callable[[Identities], object],
+) -> _Look:
+    of = Shard(
+        key=shard_key(shard.uri, source.reading),
+        # a name need not be Unicode
+        uri=shard.uri.encode(errors="backslashreplace").decode(),
+        size=shard.size,
+        etag=shard.etag,
+        rows=sum(segment.rows for segment in found.segments),
+    )
+    return _Look(shard=of, source=source, found=found, again=again)
+
+
+def _folder(source: SourceSpec, files: Sequence[StoredObject]) -> StoredObject:
+    """A folder of images as one object, which is another one when any of its files is."""
+    listing = json.dumps([asdict(file) for file in files])
+    return StoredObject(
+        uri=" ".join(source.uris),
+        size=sum(file.size for file in files),
+        etag=hashlib.sha256(listing.encode()).hexdigest(),
+    )
+
+
+def _units(look: _Look) -> Iterator[WorkUnit]:
     """Each adapter's rows of each segment, in even slices where they are too many for one unit."""
+    source, found = look.source, look.found
     for segment, by_adapter in zip(found.segments, found.by_adapter, strict=True):
         for adapter, rows in sorted(by_adapter.items()):
             slices = ceil(rows / found.unit_rows)
             bounds = [rows * i // slices for i in range(slices + 1)]
             for start, stop in pairwise(bounds):
                 yield WorkUnit(
+                    shard=look.shard.key,
                     segment=segment,
                     reading=source.reading,
                     adapter=adapter,

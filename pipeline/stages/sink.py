@@ -16,7 +16,8 @@ import pyarrow.compute as pc
 
 from pipeline.errors import ConservationError
 from pipeline.folder import Folder
-from pipeline.log import DATA, QUARANTINE, generation
+from pipeline.log import generation
+from pipeline.manifest import DATA, QUARANTINE
 from pipeline.records import Records
 from pipeline.schema import quarantine_schema
 from pipeline.stages.again import Earlier

@@ -2,7 +2,7 @@
 
 from pipeline.folder import Folder
 from pipeline.garbage import find_garbage
-from pipeline.log import DATA, QUARANTINE
+from pipeline.manifest import FOLDERS
 from pipeline.records import WORK
 
 
@@ -15,7 +15,7 @@ def files_of(folder: Folder) -> set[str]:
     """Paths of all data files, quarantine files and records, whoever wrote them."""
     return {
         f"{kind}/{made_by}/{name}"
-        for kind in (DATA, QUARANTINE, WORK)
+        for kind in (*FOLDERS, WORK)
         for made_by in folder.folders(kind)
         for name in folder.names(f"{kind}/{made_by}")
     }

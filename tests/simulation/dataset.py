@@ -6,13 +6,12 @@ from collections.abc import Mapping, Sequence
 from functools import partial
 from itertools import count
 from types import MappingProxyType
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
 from pipeline.commit import digest
-from pipeline.driver import Outcome, drive
+from pipeline.driver import Outcome, Wanted, drive
 from pipeline.errors import OutputError
 from pipeline.folder import Folder
 from pipeline.garbage import Garbage, collect, find_garbage
@@ -22,16 +21,15 @@ from pipeline.log import (
     newest_entry,
     read_condemned,
     read_entry,
-    read_format,
-    read_manifest,
 )
+from pipeline.manifest import Manifest, Shard, read_manifest
 from pipeline.published import publish, roll_back, tag
 from pipeline.records import WORK
 from pipeline.schema import embedded_schema, output_schema, vector_fields
 from pipeline.stages.again import Earlier
 from pipeline.stages.sink import Sink
 from pipeline.storage import StoredObject
-from pipeline.work import Receipt, Segment, WorkUnit
+from pipeline.work import Receipt, Segment, WorkUnit, shard_key
 from tests.simulation.store import SimulatedFolder, Store
 
 MADE_BY = hashlib.sha256(b"made by").hexdigest()
@@ -53,6 +51,7 @@ def plan(shards: Sequence[int]) -> list[WorkUnit]:
     """One unit for each shard of a source."""
     return [
         WorkUnit(
+            shard=_shard(shard).key,
             segment=Segment(
                 source=0,
                 shard=StoredObject(uri=f"s3://source/{shard}.parquet", size=1, etag=str(shard)),
@@ -67,6 +66,11 @@ def plan(shards: Sequence[int]) -> list[WorkUnit]:
         )
         for shard in shards
     ]
+
+
+def _shard(number: int) -> Shard:
+    uri = f"s3://source/{number}.parquet"
+    return Shard(key=shard_key(uri, ""), uri=uri, size=1, etag=str(number), rows=ROWS)
 
 
 def ids_of(units: Sequence[WorkUnit]) -> list[int]:
@@ -113,11 +117,12 @@ def driver(  # type: ignore[no-untyped-def]
     units = plan(shards)
 
     def program(folder: SimulatedFolder) -> Outcome:
+        wanted = Wanted(
+            units=units, shards=[_shard(s) for s in shards], schema=SCHEMA, fingerprint=made_by
+        )
         return drive(
             folder,
-            units,
-            schema=SCHEMA,
-            fingerprint=made_by,
+            wanted,
             execute=partial(embed, folder, made_by=made_by),
             accept=lambda receipts: None,
             again=again,
@@ -219,12 +224,13 @@ class Watcher:
         condemned = read_condemned(self._folder, newest_entry(self._folder))
         assert entry.fingerprint == self.made_by(), f"version {version} is made another way"
         found: list[int] = []
-        for file in self._manifest(entry):
-            data = self._store.objects.get(file["path"])
-            assert data is not None, f"version {version} names {file['path']}, which is gone"
-            assert file["path"] not in condemned, f"version {version} names what is condemned"
+        for part in self._manifest(entry).parts():
+            path = part.file.path
+            data = self._store.objects.get(path)
+            assert data is not None, f"version {version} names {path}, which is gone"
+            assert path not in condemned, f"version {version} names what is condemned"
             name = hashlib.sha256(data).hexdigest()
-            assert name == file["sha256"], f"the bytes of {file['path']} are not those committed"
+            assert name == part.file.sha256, f"the bytes of {path} are not those committed"
             known = (name, entry.fingerprint)
             if known not in self._ids:
                 with pa.ipc.open_file(pa.py_buffer(data)) as reader:
@@ -233,21 +239,21 @@ class Watcher:
                 if "embedding" in table.column_names:
                     vectors = table["embedding"].combine_chunks().flatten().to_numpy()
                     wanted = _vectors(table["id"].to_numpy(), entry.fingerprint).reshape(-1)
-                    assert np.array_equal(vectors, wanted), f"wrong vectors in {file['path']}"
+                    assert np.array_equal(vectors, wanted), f"wrong vectors in {path}"
             found += self._ids[known]
         wanted_ids = self._expected[entry.fingerprint, entry.source_digest]
         assert sorted(found) == wanted_ids, f"version {version} holds {sorted(found)}"
 
-    def _manifest(self, entry: LogEntry) -> list[dict[str, Any]]:
+    def _manifest(self, entry: LogEntry) -> Manifest:
         try:
-            return read_manifest(self._folder, entry.manifest).to_pylist()
+            return read_manifest(self._folder, entry.manifest)
         except OutputError as error:
             raise AssertionError(f"version {entry.version}: {error}") from error
 
     def made_by(self) -> str:
         """The fingerprint that the dataset has, or would have from a driver of its own."""
-        described = read_format(self._folder)
-        return MADE_BY if described is None else str(described["fingerprint"])
+        newest = newest_entry(self._folder)
+        return MADE_BY if newest is None else newest.fingerprint
 
     def acknowledged(self, outcome: Outcome) -> None:
         """Raise unless what a driver was told is what the log says."""

@@ -16,6 +16,8 @@ from pipeline import driver as driving
 from pipeline import folder as keeping
 from pipeline import garbage, published
 from pipeline import records as recording
+from pipeline.commit import Snapshot
+from pipeline.folder import Folder
 from pipeline.log import newest_entry
 from pipeline.stages import sink
 from pipeline.work import Receipt, WorkUnit
@@ -65,7 +67,7 @@ def test_a_collection_without_a_commit_is_found(monkeypatch: pytest.MonkeyPatch)
 
 def test_a_driver_that_ignores_what_is_condemned_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(driving, "read_condemned", lambda folder, entry: frozenset())
-    assert "which is gone" in (found(kinds=COLLECTED) or "")
+    assert "names what is condemned" in (found(kinds=COLLECTED) or "")
 
 
 def test_a_driver_that_claims_a_version_it_has_not_judged_is_found(
@@ -73,8 +75,8 @@ def test_a_driver_that_claims_a_version_it_has_not_judged_is_found(
 ) -> None:
     honest = driving.commit
 
-    def late(folder: object, **settings: object) -> object:
-        return honest(folder, **settings | {"parent": newest_entry(folder)})  # type: ignore[arg-type]
+    def late(folder: Folder, snapshot: Snapshot, parent: object) -> object:
+        return honest(folder, snapshot, newest_entry(folder))
 
     monkeypatch.setattr(driving, "commit", late)
     assert "which is gone" in (found(kinds=COLLECTED) or "")
@@ -160,7 +162,7 @@ def test_records_of_another_fingerprint_that_are_taken_for_ones_own_are_found(
 
 
 def test_a_commit_of_another_fingerprint_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(committing, "demand_fit", lambda *arguments: None)
+    monkeypatch.setattr(driving, "demand_fit", lambda *arguments: None)
     assert "is made another way" in (found() or "")
 
 
@@ -177,4 +179,4 @@ def test_a_version_that_is_published_without_a_look_at_what_is_condemned_is_foun
 ) -> None:
     monkeypatch.setattr(published, "read_condemned", lambda folder, entry: frozenset())
     monkeypatch.setattr(published, "demand_there", lambda folder, entry: None)
-    assert "is missing" in (found(kinds=(*COLLECTED, "publisher")) or "")
+    assert "version 1" in (found(kinds=(*COLLECTED, "publisher")) or "")

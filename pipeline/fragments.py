@@ -1,0 +1,102 @@
+"""The rows of a snapshot, file by file: what was written, less what is no more.
+
+A row of a file of links has the vectors of a row in some data file. Those are fetched here, so that
+whoever reads a snapshot sees rows alone.
+
+    links: id, modality, task, kept columns, source_hash, vector_file, vector_row
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from pipeline.manifest import LINKS, Part
+
+VECTOR_FILE, VECTOR_ROW = "vector_file", "vector_row"
+_FILES_HELD = 2
+
+Load = Callable[[str, Sequence[str]], pa.Table]
+"""Reads columns of a whole file, given its path below the dataset's root."""
+
+
+def links_schema(schema: pa.Schema) -> pa.Schema:
+    """Of files of links in a dataset whose rows have that schema."""
+    own = [field for field in schema if field.name not in borrowed(schema)]
+    where = [
+        pa.field(VECTOR_FILE, pa.dictionary(pa.int32(), pa.string())),
+        pa.field(VECTOR_ROW, pa.int32()),
+    ]
+    return pa.schema([*own, *where])
+
+
+def borrowed(schema: pa.Schema) -> tuple[str, ...]:
+    """The columns that a link does not have of its own."""
+    found = [name for name in ("n_tokens", "truncated") if name in schema.names]
+    vectors = schema.names[schema.names.index("source_hash") + 1 :]
+    return (*found, *vectors)
+
+
+@dataclass(kw_only=True)
+class FragmentReader:
+    """Reads parts of one snapshot."""
+
+    schema: pa.Schema
+    """Of its rows."""
+    load: Load
+    """Reads files."""
+    _held: dict[str, pa.Table] = field(default_factory=dict)
+
+    def rows(self, part: Part, columns: Sequence[str]) -> pa.Table:
+        """The rows of a part of kind `data` or `links`.
+
+        Args:
+            part: of the snapshot.
+            columns: of the schema, in the order wanted.
+        """
+        if part.kind != LINKS:
+            return _living(self.load(part.file.path, columns), part)
+        lent = [name for name in columns if name in borrowed(self.schema)]
+        own = [name for name in columns if name not in lent]
+        where = [VECTOR_FILE, VECTOR_ROW] if lent else []
+        links = _living(self.load(part.file.path, [*own, *where]), part)
+        if lent:
+            vectors = self._vectors(links[VECTOR_FILE], links[VECTOR_ROW], lent)
+            for name in lent:
+                links = links.append_column(self.schema.field(name), vectors[name])
+        return links.select(list(columns))
+
+    def _vectors(
+        self, files: pa.ChunkedArray, rows: pa.ChunkedArray, columns: Sequence[str]
+    ) -> pa.Table:
+        """The borrowed columns of links, in their order."""
+        coded = pc.dictionary_encode(files.cast(pa.string())).combine_chunks()
+        codes, numbers = coded.indices.to_numpy(), rows.to_numpy()
+        by_file = np.argsort(codes, kind="stable")
+        taken = [
+            self._file(path, columns).take(pa.array(numbers[codes == code]))
+            for code, path in enumerate(coded.dictionary.to_pylist())
+        ]
+        if not taken:
+            return pa.schema([self.schema.field(name) for name in columns]).empty_table()
+        back = np.empty(len(by_file), np.int64)
+        back[by_file] = np.arange(len(by_file))
+        return pa.concat_tables(taken).take(pa.array(back))
+
+    def _file(self, path: str, columns: Sequence[str]) -> pa.Table:
+        """The borrowed columns of a data file; links that are side by side often want the same."""
+        if path not in self._held or not set(columns) <= set(self._held[path].column_names):
+            while len(self._held) >= _FILES_HELD:
+                self._held.pop(next(iter(self._held)))
+            self._held[path] = self.load(path, columns)
+        return self._held[path].select(list(columns))
+
+
+def _living(table: pa.Table, part: Part) -> pa.Table:
+    if not part.dead:
+        return table
+    living = np.ones(table.num_rows, np.bool_)
+    living[list(part.dead)] = False
+    return table.filter(pa.array(living))
