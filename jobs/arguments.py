@@ -13,7 +13,8 @@ def parser() -> argparse.ArgumentParser:
     found.add_argument("--version", action="version", version=version("nightjar"))
     commands = found.add_subparsers(required=True, metavar="COMMAND")
 
-    _add_embed(commands)
+    _add_embed(commands, "embed", "embed a corpus into a committed Arrow dataset")
+    _add_embed(commands, "nightly", "embed what has changed since the last snapshot")
     _add_benchmark(commands)
     show = commands.add_parser("show", help="print what a dataset holds")
     _add_dataset(show)
@@ -66,12 +67,14 @@ def _add_storage(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def _add_embed(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
-    embed = commands.add_parser("embed", help="embed a corpus into a committed Arrow dataset")
+def _add_embed(
+    commands: "argparse._SubParsersAction[argparse.ArgumentParser]", name: str, what: str
+) -> None:
+    embed = commands.add_parser(name, help=what)
     embed.add_argument("spec", help="the job spec, a YAML file")
     _add_run(embed)
     embed.add_argument("--json", action="store_true", help="print the account as JSON")
-    embed.set_defaults(command="embed")
+    embed.set_defaults(command=name)
 
 
 def _add_retry(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:

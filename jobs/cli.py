@@ -89,6 +89,15 @@ def _embed(arguments: argparse.Namespace) -> None:
     run(arguments.spec, spec, arguments.address, arguments.json)
 
 
+def _nightly(arguments: argparse.Namespace) -> None:
+    from pipeline.spec_file import load_spec
+
+    spec = load_spec(arguments.spec, arguments.overrides)
+    from jobs.nightly import run
+
+    run(arguments.spec, spec, arguments.address, arguments.json)
+
+
 def _retry(arguments: argparse.Namespace) -> None:
     storage = _use_storage(arguments.storage)
     from jobs.retry import run
@@ -206,6 +215,7 @@ _COMMANDS: dict[str, Command] = {
     "schema": _schema,
     "corpus": _corpus,
     "embed": _embed,
+    "nightly": _nightly,
     "retry": _retry,
     "checkpoint_tiny": _checkpoint_tiny,
     "checkpoint_full": _checkpoint_full,

@@ -12,39 +12,30 @@ is done again.
 import shutil
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
 from itertools import islice
 
+from jobs.devices import devices
 from jobs.printed import printed
-from jobs.progress import display
-from pipeline.commit import demand_fit, demand_healthy, digest, find_snapshot
+from pipeline.commit import Snapshot, demand_fit, demand_healthy, digest, find_snapshot
 from pipeline.dataset import demand_there, read_quarantine
 from pipeline.driver import Outcome, Wanted, drive
 from pipeline.errors import RunError
 from pipeline.folder import Folder
 from pipeline.job_file import keep_job
 from pipeline.log import LogEntry, newest_entry
-from pipeline.model.device import auto_dtype, pick_device
 from pipeline.model.processor import Processor
 from pipeline.patience import FIRST_PATIENCE
 from pipeline.report import RunReport, account, unchanged
 from pipeline.shards.remembered import Remembered
 from pipeline.spec import JobSpec
-from pipeline.stages.cluster import connected
-from pipeline.stages.flow import run_in_process
 from pipeline.stages.plan import Plan, plan_work
-from pipeline.stages.ray_flow import run_on_ray
 from pipeline.stages.recipe import Recipe, open_model
-from pipeline.stages.route import choose_pools, describe
 from pipeline.storage import use_stores
-from pipeline.work import Receipt, WorkUnit, rows_by_adapter
+from pipeline.work import Receipt, WorkUnit
 
-_ExecuteAgain = Callable[
-    [frozenset[str], Sequence[WorkUnit], Mapping[str, int], Mapping[str, Receipt]], list[Receipt]
-]
 _EXAMPLES = 3
 """Items to name of those that were set aside."""
 
@@ -56,6 +47,11 @@ def run(path: str, spec: JobSpec, address: str, as_json: bool) -> None:
         print(report.to_json())
         return
     print(report.sentence())
+    tell_next(path, spec, report)
+
+
+def tell_next(path: str, spec: JobSpec, report: RunReport) -> None:
+    """Say where the result is, and what may be done with it."""
     print(f"dataset: {report.dataset} (version {report.version})")
     # as it can be typed here: the quickstart's environment is not on the path
     command = "nightjar" if shutil.which("nightjar") else sys.argv[0]
@@ -84,18 +80,25 @@ def embed(spec: JobSpec, address: str) -> RunReport:
         demand_there(job.folder, entry)
         keep_job(job.folder, spec)
         return unchanged(spec.output.uri, entry, job.plan.skipped)
-    outcome = finish(job, address)
+    return report_of(job, finish(job, address), time.monotonic() - started)
+
+
+def report_of(job: "CheckedJob", outcome: Outcome, seconds: float) -> RunReport:
+    """The account of a run that led to an outcome.
+
+    Raises:
+        OutputError: a file of the snapshot is missing or cut.
+    """
     if outcome.receipts is None:
         demand_there(job.folder, outcome.entry)
-        seconds = time.monotonic() - started
-        return unchanged(spec.output.uri, outcome.entry, job.plan.skipped, seconds)
+        return unchanged(job.spec.output.uri, outcome.entry, job.plan.skipped, seconds)
     return account(
         outcome.receipts,
-        dataset=spec.output.uri,
+        dataset=job.spec.output.uri,
         entry=outcome.entry,
         resumed=outcome.resumed,
         skipped=job.plan.skipped,
-        seconds=time.monotonic() - started,
+        seconds=seconds,
     )
 
 
@@ -122,8 +125,12 @@ class CheckedJob:
         return next((entry for entry in found if entry is not None), None)
 
 
-def check(spec: JobSpec) -> CheckedJob:
+def check(spec: JobSpec, *, anew: bool = False) -> CheckedJob:
     """Check everything that can be checked before a cluster is started or a weight is loaded.
+
+    Args:
+        spec: the job.
+        anew: whether the output may hold vectors made another way.
 
     Raises:
         UserError: the spec, its source, checkpoint or output is wrong.
@@ -139,8 +146,10 @@ def check(spec: JobSpec) -> CheckedJob:
     checkpoint.demand_adapters(plan.rows_by_adapter)
     dtypes = ("float32", "bfloat16") if spec.model.dtype == "auto" else (spec.model.dtype,)
     recipes = {dtype: Recipe.of(spec, checkpoint, plan, dtype) for dtype in dtypes}
-    fingerprints = [recipe.fingerprint for recipe in recipes.values()]
-    demand_fit(folder, newest_entry(folder), next(iter(recipes.values())).schema, fingerprints)
+    if not anew:
+        fingerprints = [recipe.fingerprint for recipe in recipes.values()]
+        schema = next(iter(recipes.values())).schema
+        demand_fit(folder, newest_entry(folder), schema, fingerprints)
     return CheckedJob(spec=spec, plan=plan, recipes=recipes, folder=folder, remembered=remembered)
 
 
@@ -155,75 +164,53 @@ def finish(job: CheckedJob, address: str, again: frozenset[str] = frozenset()) -
     Raises:
         RunError: the run failed; nothing was committed.
     """
-    with _devices(job, address) as (recipe, execute):
-        demand_fit(job.folder, newest_entry(job.folder), recipe.schema, [recipe.fingerprint])
-        keep_job(job.folder, job.spec)
-        job.remembered.keep()
+    with devices(job.spec, job.plan, job.recipes, address) as there:
+        recipe = there.recipe
         wanted = Wanted(
             units=job.plan.units,
             shards=job.plan.shards,
             schema=recipe.schema,
             fingerprint=recipe.fingerprint,
+            source_digest=digest(job.plan.units, recipe.fingerprint),
         )
+
+        def plan(newest: LogEntry | None) -> Wanted:
+            demand_fit(job.folder, newest, recipe.schema, [recipe.fingerprint])
+            return wanted
+
+        def execute(
+            units: Sequence[WorkUnit],
+            revisions: Mapping[str, int],
+            earlier: Mapping[str, Receipt],
+        ) -> list[Receipt]:
+            _tell_rest(job.plan, units)
+            return there.execute(again, units, revisions, earlier)
+
+        plan(newest_entry(job.folder))
+        keep_job(job.folder, job.spec)
+        job.remembered.keep()
         return drive(
             job.folder,
-            wanted,
-            execute=partial(execute, again),
-            accept=partial(_accept, job.folder, job.spec),
+            plan,
+            execute=execute,
+            accept=partial(accept, job.folder, job.spec),
             again=again,
         )
 
 
-def _accept(folder: Folder, spec: JobSpec, receipts: Sequence[Receipt]) -> None:
-    """Refuse too large a quarantine, and name some of what is in it: nothing else would."""
+def accept(folder: Folder, spec: JobSpec, snapshot: Snapshot, receipts: Sequence[Receipt]) -> None:
+    """Refuse too large a quarantine, and name some of what is in it: nothing else would.
+
+    Raises:
+        RunError: says how much was set aside, and its notes name some of it.
+    """
     try:
-        demand_healthy(receipts, spec.limits)
+        demand_healthy(snapshot.manifest, receipts, spec.limits)
     except RunError as error:
         for row in islice(read_quarantine(folder, receipts), _EXAMPLES):
             message, locator = printed(row["message"]), printed(row["locator"])
             error.add_note(f"  {row['reason']}: {message}\n    {locator}")
         raise
-
-
-@contextmanager
-def _devices(job: CheckedJob, address: str) -> Iterator[tuple[Recipe, _ExecuteAgain]]:
-    """The recipe that fits the devices that are there, and how to have units done on them."""
-    spec, plan, recipes = job.spec, job.plan, job.recipes
-    if address == "none":
-        recipe = recipes.get(spec.model.dtype) or recipes[auto_dtype(pick_device("auto"))]
-        yield (
-            recipe,
-            partial(_execute, plan, recipe, partial(run_in_process, stall=spec.limits.stall)),
-        )
-        return
-    with connected(address) as cluster:
-        pools = choose_pools(
-            plan.rows_by_adapter,
-            spec.compute.pools,
-            cpus=cluster.cpus,
-            gpus=cluster.gpus,
-            node_cpus=cluster.node_cpus,
-        )
-        print(describe(pools), file=sys.stderr)
-        on_gpu = any(pool.gpus for pool in pools)
-        recipe = recipes.get(spec.model.dtype) or recipes["bfloat16" if on_gpu else "float32"]
-        there = partial(run_on_ray, pools=pools, stall=spec.limits.stall)
-        yield recipe, partial(_execute, plan, recipe, there)
-
-
-def _execute(
-    plan: Plan,
-    recipe: Recipe,
-    run: Callable[..., list[Receipt]],
-    again: frozenset[str],
-    units: Sequence[WorkUnit],
-    revisions: Mapping[str, int],
-    earlier: Mapping[str, Receipt],
-) -> list[Receipt]:
-    _tell_rest(plan, units)
-    recipe = replace(recipe, revisions=revisions, earlier=earlier, again=again)
-    with display(rows_by_adapter(units)) as watch:
-        return run(recipe, units, watch=watch)
 
 
 def _tell_rest(plan: Plan, units: Sequence[WorkUnit]) -> None:

@@ -84,27 +84,23 @@ def find_snapshot(newest: LogEntry | None, source_digest: str, fingerprint: str)
     return newest if same else None
 
 
-def reconcile(
-    units: Sequence[WorkUnit], receipts: Mapping[str, Receipt], fingerprint: str
-) -> list[Receipt]:
+def reconcile(units: Mapping[str, WorkUnit], receipts: Mapping[str, Receipt]) -> list[Receipt]:
     """The receipts in the order of the plan, provided they account for every row exactly once.
 
     Args:
-        units: of the plan.
-        receipts: by the key of their unit.
-        fingerprint: of every embedding.
+        units: of the plan, by key.
+        receipts: likewise.
 
     Raises:
         ConservationError: a unit without a receipt, a receipt of no unit, or rows that do not add
             up.
     """
-    planned = {unit.key(fingerprint): unit for unit in units}
-    if receipts.keys() != planned.keys():
+    if receipts.keys() != units.keys():
         raise ConservationError(
-            f"{len(planned)} units were planned, and there are receipts for {len(receipts)}; "
+            f"{len(units)} units were planned, and there are receipts for {len(receipts)}; "
             "nothing was committed"
         )
-    for key, unit in planned.items():
+    for key, unit in units.items():
         receipt = receipts[key]
         outcomes = (receipt.embedded, receipt.linked, receipt.quarantined)
         accounted = sum(sum(outcome.values()) for outcome in outcomes)
@@ -115,28 +111,7 @@ def reconcile(
                 f"read, {receipt.items} items in, {accounted} embedded or quarantined, {written} "
                 "written; nothing was committed"
             )
-    return [receipts[key] for key in planned]
-
-
-def demand_healthy(receipts: Sequence[Receipt], limits: LimitsSpec) -> None:
-    """Refuse receipts with too little embedded: more often a fault of the run than of the rows.
-
-    Raises:
-        RunError: says how much was set aside and why, and the way out.
-    """
-    total = tally(receipts)
-    reasons = ", ".join(f"{n:,} {reason}" for reason, n in total.quarantined.most_common())
-    if not total.embedded:
-        raise RunError(
-            f"all {total.items:,} items were quarantined ({reasons}); nothing was committed"
-        )
-    share = total.quarantined.total() / total.items
-    if share > limits.quarantine_share:
-        raise RunError(
-            f"limits.quarantine_share: {limits.quarantine_share:g}, but {share:.2%} of the "
-            f"{total.items:,} items were quarantined ({reasons}); nothing was committed; mend the "
-            "source, or raise the limit and run the same command again: what is embedded is kept"
-        )
+    return [receipts[key] for key in units]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -151,6 +126,30 @@ class Snapshot:
     """Of every embedding in it."""
     source_digest: str
     """From `digest`."""
+
+
+def demand_healthy(manifest: Manifest, receipts: Sequence[Receipt], limits: LimitsSpec) -> None:
+    """Refuse a snapshot with too much set aside: more often a fault of the run than of the rows.
+
+    Args:
+        manifest: of the snapshot.
+        receipts: of what was done for it.
+        limits: of the job.
+
+    Raises:
+        RunError: says how much was set aside and why, and the way out.
+    """
+    aside, items = manifest.quarantined, manifest.rows + manifest.quarantined
+    quarantined = tally(receipts).quarantined
+    reasons = ", ".join(f"{n:,} {reason}" for reason, n in quarantined.most_common())
+    if not manifest.rows:
+        raise RunError(f"all {items:,} items were quarantined ({reasons}); nothing was committed")
+    if aside / items > limits.quarantine_share:
+        raise RunError(
+            f"limits.quarantine_share: {limits.quarantine_share:g}, but {aside / items:.2%} of the "
+            f"{items:,} items were quarantined ({reasons}); nothing was committed; mend the "
+            "source, or raise the limit and run the same command again: what is embedded is kept"
+        )
 
 
 def commit(folder: Folder, snapshot: Snapshot, parent: LogEntry | None) -> LogEntry:

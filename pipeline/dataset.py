@@ -1,6 +1,5 @@
 """A committed Arrow dataset, as a reader sees it: one snapshot of those that the log names."""
 
-import hashlib
 import posixpath
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -14,7 +13,7 @@ import pyarrow.dataset as pads
 
 from pipeline.errors import OutputError
 from pipeline.folder import Folder
-from pipeline.fragments import FragmentReader
+from pipeline.fragments import FragmentReader, read_columns, read_file
 from pipeline.log import (
     FORMAT,
     Kind,
@@ -162,13 +161,7 @@ class Dataset:
         return self._manifest.parts(DATA, LINKS)
 
     def _load(self, path: str, columns: Sequence[str]) -> pa.Table:
-        """Columns of a whole file."""
-        with self._folder.filesystem.open(self._folder.path(path), "rb") as stream:
-            with pa.ipc.open_file(stream) as file:
-                chosen = [file.schema.get_field_index(name) for name in columns]
-            options = pa.ipc.IpcReadOptions(included_fields=sorted(chosen))
-            with pa.ipc.open_file(stream, options=options) as file:
-                return file.read_all().select(list(columns))
+        return read_columns(self._folder, path, columns)
 
     @contextmanager
     def _readable(self, file: WrittenFile) -> Iterator[None]:
@@ -228,22 +221,6 @@ def demand_there(folder: Folder, entry: LogEntry) -> None:
                 f"back from a copy, or embed its rows again with `nightjar retry {folder.uri}`, "
                 "which makes a new version"
             )
-
-
-def read_file(folder: Folder, file: WrittenFile) -> pa.Table:
-    """A file of a dataset, read whole and held against its sha256.
-
-    Raises:
-        OutputError: its bytes are not those that were written, or it is gone.
-    """
-    try:
-        data = folder.get(file.path)
-    except FileNotFoundError:
-        raise OutputError(f"{folder.uri}/{file.path} is gone") from None
-    if hashlib.sha256(data).hexdigest() != file.sha256:
-        raise OutputError(f"{folder.uri}/{file.path} is damaged: its sha256 has changed")
-    with pa.ipc.open_file(pa.py_buffer(data)) as opened:
-        return opened.read_all()
 
 
 def read_quarantine(folder: Folder, receipts: Iterable[Receipt]) -> Iterator[dict[str, Any]]:

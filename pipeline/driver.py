@@ -8,18 +8,17 @@ claims the version after that entry: whatever was committed or condemned in betw
 and then everything is judged anew. Units that are done cost a look, so a round too many is cheap.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
-from functools import cached_property
 
 import pyarrow as pa
 
-from pipeline.commit import Snapshot, commit, demand_fit, digest, find_snapshot, reconcile
+from pipeline.commit import Snapshot, commit, find_snapshot, reconcile
 from pipeline.errors import CommitConflict, RunError
 from pipeline.folder import Folder
 from pipeline.log import LogEntry, newest_entry, read_condemned
-from pipeline.manifest import Manifest, Shard, parts_of, read_manifest
+from pipeline.manifest import Manifest, Part, Shard, lenders, parts_of, read_manifest
 from pipeline.records import Records, Standing
 from pipeline.work import Receipt, WorkUnit
 
@@ -44,79 +43,90 @@ class Outcome:
     """Of the units that were done before we began."""
 
 
+def _nothing(receipts: Mapping[str, Receipt]) -> Sequence[WorkUnit]:
+    return ()
+
+
 @dataclass(frozen=True, kw_only=True)
 class Wanted:
     """The snapshot that is to be."""
 
     units: Sequence[WorkUnit]
-    """Of the plan."""
+    """What is to be embedded."""
     shards: Sequence[Shard]
-    """That they are of."""
+    """All of the source."""
     schema: pa.Schema
     """Of the rows."""
     fingerprint: str
     """Of every embedding."""
+    source_digest: str
+    """Of all units of the source, from `commit.digest`."""
+    carried: Sequence[Part] = ()
+    """What of the snapshot before it holds as well."""
+    known: Mapping[str, Part] = field(default_factory=dict)
+    """Data files that links may refer to, by path."""
+    rest: Callable[[Mapping[str, Receipt]], Sequence[WorkUnit]] = _nothing
+    """What is to be done once the units are; called with their receipts, by key."""
 
-    @cached_property
-    def planned(self) -> dict[str, WorkUnit]:
-        """The units by key."""
-        return {unit.key(self.fingerprint): unit for unit in self.units}
+    def keyed(self, units: Sequence[WorkUnit]) -> dict[str, WorkUnit]:
+        """Units by key."""
+        return {unit.key(self.fingerprint): unit for unit in units}
 
-    @cached_property
-    def digest(self) -> str:
-        """Of the units."""
-        return digest(self.units, self.fingerprint)
+    def snapshot(self, units: Mapping[str, WorkUnit], receipts: Sequence[Receipt]) -> Snapshot:
+        """What is to be committed.
 
-    def snapshot(self, receipts: Sequence[Receipt]) -> Snapshot:
-        """What is to be committed, given the receipts of all units."""
-        parts = [part for r in receipts for part in parts_of(self.planned[r.unit].shard, r)]
+        Args:
+            units: all of them, by key.
+            receipts: of them all, in the order of the plan.
+        """
+        parts = [*self.carried]
+        parts += [part for r in receipts for part in parts_of(units[r.unit].shard, r)]
         return Snapshot(
-            manifest=Manifest.of(self.shards, parts),
+            manifest=Manifest.of(self.shards, [*parts, *lenders(parts, self.known)]),
             schema=self.schema,
             fingerprint=self.fingerprint,
-            source_digest=self.digest,
+            source_digest=self.source_digest,
         )
 
 
 def drive(
     folder: Folder,
-    wanted: Wanted,
+    plan: Callable[[LogEntry | None], Wanted],
     *,
     execute: Execute,
-    accept: Callable[[Sequence[Receipt]], None],
+    accept: Callable[[Snapshot, Sequence[Receipt]], None],
     again: frozenset[str] = frozenset(),
 ) -> Outcome:
-    """See to it that a snapshot of exactly these units is committed.
+    """See to it that the snapshot that is wanted is committed.
 
     Args:
         folder: the dataset's root.
-        wanted: the snapshot.
+        plan: called with the newest entry of the log; the snapshot that is to follow it.
         execute: called with the units that are not done.
-        accept: called with all receipts before a commit; it raises to refuse them.
+        accept: called before a commit, with all receipts; it raises to refuse it.
         again: reasons; what was set aside for one of them is tried once more.
 
     Raises:
-        OutputError: vectors made another way have been committed there.
         RunError: what was written is not there, or rows are missing.
         CommitConflict: others kept committing to this output.
     """
-    fingerprint = wanted.fingerprint
-    records, done = Records(folder, fingerprint), _Done(execute=execute, again=again)
+    done, records = _Done(execute=execute, again=again), None
     for _ in range(_ROUNDS):
         newest = newest_entry(folder)
-        demand_fit(folder, newest, wanted.schema, [fingerprint])
-        there = find_snapshot(newest, wanted.digest, fingerprint)
+        wanted = plan(newest)
+        there = find_snapshot(newest, wanted.source_digest, wanted.fingerprint)
         if there is not None and not again:
             return Outcome(entry=there, receipts=None, resumed=[])
-        standing = records.standing(wanted.planned, read_condemned(folder, newest))
-        written = done.rest(standing, wanted.planned)
+        records = records or Records(folder, wanted.fingerprint)
+        condemned = read_condemned(folder, newest)
+        units, standing, written = done.all_of(wanted, records, condemned)
         if written is not None:
             _demand_there(folder, records, written, newest)
             continue
-        receipts = reconcile(wanted.units, standing.receipts, fingerprint)
-        snapshot = wanted.snapshot(receipts)
+        receipts = reconcile(units, standing.receipts)
+        snapshot = wanted.snapshot(units, receipts)
         if there is None or read_manifest(folder, there.manifest) != snapshot.manifest:
-            accept(receipts)
+            accept(snapshot, receipts)
             there = None
             with suppress(CommitConflict):
                 there = commit(folder, snapshot, newest)
@@ -137,7 +147,26 @@ class _Done:
     """Of the units that were done before it began."""
     _begun: bool = False
 
-    def rest(self, standing: Standing, planned: Mapping[str, WorkUnit]) -> Sequence[Receipt] | None:
+    def all_of(
+        self, wanted: Wanted, records: Records, condemned: Collection[str]
+    ) -> tuple[dict[str, WorkUnit], Standing, Sequence[Receipt] | None]:
+        """Do what is not done, first what is embedded and then what follows from that.
+
+        Returns:
+            the units by key, what had been done of them, and what was done now; None for nothing.
+        """
+        units = wanted.keyed(wanted.units)
+        standing = records.standing(units, condemned)
+        written = self._first(standing, units)
+        if written is None:
+            units |= wanted.keyed(wanted.rest(standing.receipts))
+            standing = records.standing(units, condemned)
+            written = self._do(standing.missing, standing, units, {})
+        return units, standing, written
+
+    def _first(
+        self, standing: Standing, planned: Mapping[str, WorkUnit]
+    ) -> Sequence[Receipt] | None:
         """Do what is not done, the first time with what is to be tried again; None for nothing."""
         earlier: dict[str, Receipt] = {}
         if not self._begun:
@@ -148,7 +177,15 @@ class _Done:
                 for unit, receipt in standing.receipts.items()
                 if not self.again.isdisjoint(receipt.quarantined)
             }
-        todo = [*standing.missing, *earlier]
+        return self._do([*standing.missing, *earlier], standing, planned, earlier)
+
+    def _do(
+        self,
+        todo: Sequence[str],
+        standing: Standing,
+        planned: Mapping[str, WorkUnit],
+        earlier: Mapping[str, Receipt],
+    ) -> Sequence[Receipt] | None:
         if not todo:
             return None
         revisions = {unit: r for unit in todo if (r := standing.revisions[unit])}

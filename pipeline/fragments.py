@@ -6,6 +6,8 @@ whoever reads a snapshot sees rows alone.
     links: id, modality, task, kept columns, source_hash, vector_file, vector_row
 """
 
+import hashlib
+import uuid
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
@@ -13,7 +15,11 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from pipeline.errors import OutputError
+from pipeline.folder import Folder
+from pipeline.log import generation
 from pipeline.manifest import LINKS, Part
+from pipeline.work import WrittenFile
 
 VECTOR_FILE, VECTOR_ROW = "vector_file", "vector_row"
 _FILES_HELD = 2
@@ -37,6 +43,47 @@ def borrowed(schema: pa.Schema) -> tuple[str, ...]:
     found = [name for name in ("n_tokens", "truncated") if name in schema.names]
     vectors = schema.names[schema.names.index("source_hash") + 1 :]
     return (*found, *vectors)
+
+
+def put_table(
+    folder: Folder, kind: str, fingerprint: str, unit: str, table: pa.Table
+) -> WrittenFile:
+    """Write a file of a unit, whole, under a name that no other attempt at the unit has."""
+    buffer = pa.BufferOutputStream()
+    with pa.ipc.new_file(buffer, table.schema) as writer:
+        writer.write_table(table.combine_chunks())
+    data = memoryview(buffer.getvalue())
+    path = f"{kind}/{generation(fingerprint)}/{unit}-{uuid.uuid4().hex}.arrow"
+    folder.put(path, data)
+    return WrittenFile(
+        path=path, sha256=hashlib.sha256(data).hexdigest(), size=len(data), rows=table.num_rows
+    )
+
+
+def read_columns(folder: Folder, path: str, columns: Sequence[str]) -> pa.Table:
+    """Columns of a file of a dataset, without a look at its sha256; no other is fetched."""
+    with folder.filesystem.open(folder.path(path), "rb") as stream:
+        with pa.ipc.open_file(stream) as file:
+            chosen = [file.schema.get_field_index(name) for name in columns]
+        options = pa.ipc.IpcReadOptions(included_fields=sorted(chosen))
+        with pa.ipc.open_file(stream, options=options) as file:
+            return file.read_all().select(list(columns))
+
+
+def read_file(folder: Folder, file: WrittenFile) -> pa.Table:
+    """A file of a dataset, read whole and held against its sha256.
+
+    Raises:
+        OutputError: its bytes are not those that were written, or it is gone.
+    """
+    try:
+        data = folder.get(file.path)
+    except FileNotFoundError:
+        raise OutputError(f"{folder.uri}/{file.path} is gone") from None
+    if hashlib.sha256(data).hexdigest() != file.sha256:
+        raise OutputError(f"{folder.uri}/{file.path} is damaged: its sha256 has changed")
+    with pa.ipc.open_file(pa.py_buffer(data)) as opened:
+        return opened.read_all()
 
 
 @dataclass(kw_only=True)

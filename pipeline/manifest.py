@@ -11,8 +11,8 @@ its rows are as they were.
 """
 
 import io
-from collections.abc import Collection, Iterable
-from dataclasses import asdict, dataclass
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from itertools import count
 from typing import Any, Self
 
@@ -194,6 +194,18 @@ def parts_of(shard: str, receipt: Receipt) -> list[Part]:
         for kind, file in files.items()
         if file is not None
     ]
+
+
+def lenders(parts: Sequence[Part], known: Mapping[str, Part]) -> list[Part]:
+    """The data files that links of some parts refer to and that are none of the parts.
+
+    Args:
+        parts: of a snapshot.
+        known: data files by path.
+    """
+    there = {part.file.path for part in parts}
+    lent = dict.fromkeys(path for part in parts for path in part.refers if path not in there)
+    return [replace(known[path], kind=VECTORS, shard="", dead=()) for path in lent]
 
 
 def read_manifest(folder: Folder, name: str) -> Manifest:

@@ -76,6 +76,11 @@ class Records:
             logger.warning("%s/%s is passed over: %s", self._folder.uri, name, error)
             return None
 
+    def units(self) -> set[str]:
+        """Keys of all units that have a record."""
+        names = self._folder.names(f"{WORK}/{self._generation}")
+        return {name.partition(".")[0] for name in names}
+
     def standing(self, units: Collection[str], condemned: Collection[str]) -> Standing:
         """Which units are done.
 

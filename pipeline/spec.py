@@ -149,6 +149,14 @@ class LimitsSpec(Section):
     )
 
 
+class NightlySpec(Section):
+    """What a night does."""
+
+    on_gone: Literal["delete", "keep"] = Field(
+        "delete", description="delete or keep: what to do about rows that the source has no more"
+    )
+
+
 class JobSpec(Section):
     """A job: what to embed, with what, to where."""
 
@@ -167,6 +175,7 @@ class JobSpec(Section):
     )
     compute: ComputeSpec = Field(ComputeSpec(), description="the compute settings")
     limits: LimitsSpec = Field(LimitsSpec(), description="how far items and the run may go")
+    nightly: NightlySpec = Field(NightlySpec(), description="the settings of `nightjar nightly`")
 
     @property
     def sources(self) -> tuple[SourceSpec, ...]:

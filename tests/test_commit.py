@@ -24,7 +24,7 @@ from pipeline.dataset import open_dataset
 from pipeline.errors import CommitConflict, ConservationError, OutputError, RunError
 from pipeline.folder import Folder
 from pipeline.log import entry_name, list_versions, newest_entry, read_entry
-from pipeline.manifest import Manifest, parts_of
+from pipeline.manifest import Manifest, Part, parts_of
 from pipeline.schema import output_schema, vector_fields
 from pipeline.spec import LimitsSpec
 from pipeline.storage import StoredObject
@@ -85,7 +85,11 @@ def folder(tmp_path: Path) -> Folder:
 def test_receipts_come_back_in_the_order_of_the_plan() -> None:
     units = [_unit(number) for number in range(4)]
     receipts = [_receipt(unit) for unit in units]
-    assert reconcile(units, _by_unit(receipts[::-1]), MADE_BY) == receipts
+    assert reconcile(_keyed(units), _by_unit(receipts[::-1])) == receipts
+
+
+def _keyed(units: list[WorkUnit]) -> dict[str, WorkUnit]:
+    return {unit.key(MADE_BY): unit for unit in units}
 
 
 def _by_unit(receipts: list[Receipt]) -> dict[str, Receipt]:
@@ -108,7 +112,7 @@ def test_a_receipt_too_few_or_too_many_is_refused(
 ) -> None:
     units = [_unit(number) for number in range(3)]
     with pytest.raises(ConservationError, match=r"3 units were planned.*nothing was committed"):
-        reconcile(units, _by_unit(lose([_receipt(unit) for unit in units])), MADE_BY)
+        reconcile(_keyed(units), _by_unit(lose([_receipt(unit) for unit in units])))
 
 
 _WRITTEN = WrittenFile(path="data/x.arrow", sha256="0" * 64, size=1, rows=2)
@@ -133,14 +137,14 @@ _WRITTEN = WrittenFile(path="data/x.arrow", sha256="0" * 64, size=1, rows=2)
 def test_rows_that_do_not_add_up_are_refused(changes: dict[str, Any]) -> None:
     unit = _unit(1)
     with pytest.raises(ConservationError, match=r"s3://b/1.parquet: 3 rows planned"):
-        reconcile([unit], _by_unit([_receipt(unit, **changes)]), MADE_BY)
+        reconcile(_keyed([unit]), _by_unit([_receipt(unit, **changes)]))
 
 
 def test_two_items_for_a_row_add_up() -> None:
     unit = _unit(1)
     data = dataclasses.replace(_WRITTEN, rows=5)
     receipt = _receipt(unit, items=6, embedded={"text": 3, "image": 2}, data=data)
-    assert reconcile([unit], _by_unit([receipt]), MADE_BY) == [receipt]
+    assert reconcile(_keyed([unit]), _by_unit([receipt])) == [receipt]
 
 
 def test_versions_are_contiguous_and_name_their_parent(folder: Folder) -> None:
@@ -300,17 +304,32 @@ _EVIL = Receipt(
 
 
 def test_too_many_items_set_aside_are_refused_with_the_way_out() -> None:
-    demand_healthy([_EVIL], LimitsSpec(quarantine_share=0.03))
+    demand_healthy(_manifest(97, 3), [_EVIL], LimitsSpec(quarantine_share=0.03))
     with pytest.raises(
         RunError,
         match=r"quarantine_share: 0.029, but 3.00% of the 100 items .*"
         r"2 empty_input, 1 oom.*run the same command again",
     ):
-        demand_healthy([_EVIL], LimitsSpec(quarantine_share=0.029))
+        demand_healthy(_manifest(97, 3), [_EVIL], LimitsSpec(quarantine_share=0.029))
     assert LimitsSpec().quarantine_share == 0.01
 
 
 def test_a_run_that_embedded_nothing_is_refused_whatever_the_limit() -> None:
-    nothing = dataclasses.replace(_EVIL, embedded={}, items=3)
     with pytest.raises(RunError, match="all 3 items were quarantined"):
-        demand_healthy([nothing], LimitsSpec(quarantine_share=1.0))
+        demand_healthy(_manifest(0, 3), [_EVIL], LimitsSpec(quarantine_share=1.0))
+
+
+def _manifest(embedded: int, aside: int) -> Manifest:
+    """Of a snapshot with so many embeddings, and so many items set aside."""
+    file = WrittenFile(path="data/x.arrow", sha256="0" * 64, size=1, rows=0)
+    parts = [
+        Part(
+            kind=kind,
+            shard="s",
+            unit="u",
+            adapter="code",
+            file=dataclasses.replace(file, path=f"{kind}/x.arrow", rows=rows),
+        )
+        for kind, rows in (("data", embedded), ("quarantine", aside))
+    ]
+    return Manifest.of([], parts)

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from pipeline import driver as driving
+from pipeline.commit import digest
 from pipeline.driver import Wanted, drive
 from pipeline.errors import CommitConflict, RunError
 from pipeline.folder import Folder
@@ -20,11 +21,19 @@ def _drive(folder: Folder, written_to: Folder, shards: Sequence[int] = (0, 1)) -
     ) -> list[Receipt]:
         return embed(written_to, units, revisions)
 
+    units = plan(shards)
+    wanted = Wanted(
+        units=units,
+        shards=[],
+        schema=SCHEMA,
+        fingerprint=MADE_BY,
+        source_digest=digest(units, MADE_BY),
+    )
     return drive(
         folder,
-        Wanted(units=plan(shards), shards=[], schema=SCHEMA, fingerprint=MADE_BY),
+        lambda newest: wanted,
         execute=execute,
-        accept=lambda receipts: None,
+        accept=lambda *judged: None,
     )
 
 

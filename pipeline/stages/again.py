@@ -5,18 +5,16 @@ Their rows alone are read, and what becomes of them is joined with what was ther
 one file, and no vector is computed twice.
 """
 
-from collections import defaultdict
 from collections.abc import Iterable
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pipeline.dataset import read_file
 from pipeline.errors import ConservationError
 from pipeline.folder import Folder
-from pipeline.work import Receipt
-
-_OTHER = {"text": "image", "image": "text"}
+from pipeline.fragments import read_file
+from pipeline.stages.selection import select
+from pipeline.work import Item, Receipt
 
 
 class Earlier:
@@ -37,20 +35,8 @@ class Earlier:
 
     def rows(self, rows: pa.Table) -> pa.Table:
         """Of the unit's source rows those to be tried again, without what of them is done."""
-        tried: defaultdict[int, set[str]] = defaultdict(set)
-        for row in self._tried.select(["row", "modality"]).to_pylist():
-            # a fault of the row as a whole left nothing of it done
-            tried[row["row"]] |= {row["modality"]} if row["modality"] else set(_OTHER)
-        rows = rows.filter(pc.is_in(rows["row"], pa.array(list(tried), pa.int64())))
-        for modality, other in _OTHER.items():
-            done = [tried[row] == {other} for row in rows["row"].to_pylist()]
-            at = rows.schema.get_field_index(modality)
-            field = rows.schema.field(at)
-            kept = pc.if_else(
-                pa.array(done, pa.bool_()), pa.scalar(None, field.type), rows[modality]
-            )
-            rows = rows.set_column(at, field, kept)
-        return rows
+        tried = self._tried.select(["row", "modality"]).to_pylist()
+        return select(rows, (Item(**item) for item in tried))
 
     def demand_all(self, items: pa.Table) -> None:
         """Refuse items that are not of the rows that were to be tried again.

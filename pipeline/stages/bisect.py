@@ -40,6 +40,8 @@ def bisect(call: Stage, table: pa.Table, stage: str, blame: Blame) -> pa.Table:
     except NightjarError:
         raise
     except Exception as error:
+        if not table.num_rows:
+            raise
         if table.num_rows == 1:
             reason, message = blame(error)
             return call(_with_fault(table, str(reason), stage, redact(message)[:_MESSAGE]))

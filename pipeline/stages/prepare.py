@@ -5,7 +5,6 @@ times as large. A row becomes one item for each of text and image it has; a row 
 prepared becomes an item with a reason, and its neighbours do not notice.
 """
 
-import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -18,6 +17,7 @@ from pipeline.model.processor import PreparedItem, Processor
 from pipeline.schema import prepared_schema
 from pipeline.stages.bisect import bisect, blame_row
 from pipeline.stages.bounds import Bounds
+from pipeline.stages.contents import Asked, asked_of, read_rows
 from pipeline.tasks import TASKS, Modality, Task
 
 
@@ -30,10 +30,6 @@ class _Item:
     prepared: PreparedItem | None
     fault: tuple[str, str, str] | None
     """Reason, stage, message."""
-
-
-_OF_IMAGE = (Reason.IMAGE_NOT_FOUND, Reason.UNSAFE_PATH)
-"""Faults of reading that leave a text of the same row whole."""
 
 
 class Prepare:
@@ -60,7 +56,7 @@ class Prepare:
         return blame_row(error, lambda: self._processor.text("control", TASKS["retrieval.query"]))
 
     def _prepared(self, rows: pa.Table) -> pa.Table:
-        items = [item for at, row in enumerate(_read(rows)) for item in self._items(at, row)]
+        items = [item for at, row in enumerate(read_rows(rows)) for item in self._items(at, row)]
         ready = [item.prepared for item in items]
         taken = rows.combine_chunks().take(pa.array([item.at for item in items], pa.int64()))
         columns = {name: taken[name] for name in ("row", "locator", "id", "task", "kept")}
@@ -82,32 +78,16 @@ class Prepare:
         return pa.table([columns[field.name] for field in self._schema], schema=self._schema)
 
     def _items(self, at: int, row: dict[str, Any]) -> list[_Item]:
-        text, image = row["text"], row["image"]
-        if row["reason"] is not None:
-            of_image = row["reason"] in _OF_IMAGE
-            modality = Modality.IMAGE if of_image else None
-            items = [_faulty(at, modality, None, row["reason"], row["stage"], row["message"])]
-            if not of_image:
-                return items
-        else:
-            items = []
-        task = TASKS.get(row["task"]) if row["task"] is not None else None
-        if row["no_id"] and not items:
-            return [_refused(at, Reason.NULL_ID, "the id is null")]
-        if task is None and not items:
-            message = f"{row['task']!r} is not one of {', '.join(TASKS)}"
-            return [_refused(at, Reason.UNKNOWN_TASK, message)]
-        if task is not None and not row["no_id"]:
-            items += [
-                self._item(at, modality, content, task)
-                for modality, content in ((Modality.TEXT, text), (Modality.IMAGE, image))
-                if content is not None
-            ]
-        return items or [_refused(at, Reason.NULL_INPUT, "neither a text nor an image")]
+        return [
+            _faulty(at, asked.modality, None, *asked.fault)
+            if asked.fault is not None
+            else self._item(at, asked, TASKS[row["task"]])
+            for asked in asked_of(row)
+        ]
 
-    def _item(self, at: int, modality: Modality, content: bytes, task: Task) -> _Item:
+    def _item(self, at: int, asked: Asked, task: Task) -> _Item:
         self.items += 1
-        source_hash = hashlib.sha256(f"{modality}\0".encode() + content).digest()
+        modality, content, source_hash = asked.modality, asked.content, asked.source_hash
         try:
             with self._bounds.held():
                 if modality is Modality.IMAGE:
@@ -124,22 +104,11 @@ class Prepare:
         )
 
 
-def _read(rows: pa.Table) -> list[dict[str, Any]]:
-    """What preparing looks at; ids and kept columns pass by unread."""
-    looked_at = rows.select(["task", "text", "image", "reason", "stage", "message"])
-    found: list[dict[str, Any]] = looked_at.append_column("no_id", rows["id"].is_null()).to_pylist()
-    return found
-
-
 def _decode(content: bytes) -> str:
     try:
         return content.decode()
     except UnicodeDecodeError as error:
         raise RowError(Reason.INVALID_UNICODE, f"the text is not UTF-8: {error}") from error
-
-
-def _refused(at: int, reason: Reason, message: str) -> _Item:
-    return _faulty(at, None, None, str(reason), "prepare", message)
 
 
 def _faulty(

@@ -21,8 +21,11 @@ from pipeline.source_spec import SourceSpec
 from pipeline.spec import JobSpec, LimitsSpec
 from pipeline.stages.again import Earlier
 from pipeline.stages.bounds import Bounds
+from pipeline.stages.link import Linker
 from pipeline.stages.plan import Plan
 from pipeline.stages.prepare import Prepare
+from pipeline.stages.scan import concat, scan
+from pipeline.stages.selection import select
 from pipeline.stages.sink import Sink
 from pipeline.stages.source import read_units
 from pipeline.storage import use_stores
@@ -141,7 +144,23 @@ class Recipe:
         source = self.sources[units[0].segment.source]
         for unit, rows in read_units(source, units, self.id_type, self.kept):
             earlier = self._earlier(unit.key(self.fingerprint))
-            yield unit, rows if earlier is None else earlier.rows(rows)
+            chosen = rows if unit.items is None else select(rows, unit.items)
+            yield unit, chosen if earlier is None else earlier.rows(chosen)
+
+    def scan(self, numbered: Sequence[tuple[int, WorkUnit]]) -> pa.Table:
+        """The items of units of one segment and adapter, each with its number: see `scan`."""
+        numbers = {unit: number for number, unit in numbered}
+        return concat(
+            scan(rows, numbers[unit], unit.shard, self.schema)
+            for unit, rows in self.read([unit for _, unit in numbered])
+        )
+
+    def link(self, unit: WorkUnit) -> Receipt:
+        """The link stage, on a unit with links."""
+        self._begin()
+        linker = Linker(Folder(self.output), self.schema, self.fingerprint, self.revisions)
+        ((_, rows),) = self.read([unit])
+        return linker(rows, unit)
 
     def prepare(self, expendable: bool = True) -> Prepare:
         """The prepare stage.

@@ -5,8 +5,6 @@ is recorded, unless another attempt's is there: the one that is there is returne
 are orphans that no reader sees.
 """
 
-import hashlib
-import uuid
 from collections import Counter
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
@@ -16,7 +14,7 @@ import pyarrow.compute as pc
 
 from pipeline.errors import ConservationError
 from pipeline.folder import Folder
-from pipeline.log import generation
+from pipeline.fragments import put_table
 from pipeline.manifest import DATA, QUARANTINE
 from pipeline.records import Records
 from pipeline.schema import quarantine_schema
@@ -49,7 +47,7 @@ class Sink:
         self._folder = folder
         self._schema = schema
         self._quarantine = quarantine_schema(schema.field("id").type)
-        self._generation = generation(fingerprint)
+        self._fingerprint = fingerprint
         self._records = Records(folder, fingerprint)
         self._revisions = revisions
         self._earlier = earlier
@@ -109,15 +107,4 @@ class Sink:
     def _write(self, kind: str, table: pa.Table, unit: str) -> WrittenFile | None:
         if table.num_rows == 0:
             return None
-        buffer = pa.BufferOutputStream()
-        with pa.ipc.new_file(buffer, table.schema) as writer:
-            writer.write_table(table.combine_chunks())
-        data = memoryview(buffer.getvalue())
-        path = f"{kind}/{self._generation}/{unit}-{uuid.uuid4().hex}.arrow"
-        self._folder.put(path, data)
-        return WrittenFile(
-            path=path,
-            sha256=hashlib.sha256(data).hexdigest(),
-            size=len(data),
-            rows=table.num_rows,
-        )
+        return put_table(self._folder, kind, self._fingerprint, unit, table)

@@ -52,14 +52,14 @@ def _units(
     pending = list(units)
     held: list[pa.Table] = []
     first = 0  # number, among the adapter's rows, of the first row held
-    batch_rows = min(_BATCH_ROWS, max(unit.rows for unit in units))
+    batch_rows = min(_BATCH_ROWS, max(unit.stop - unit.start for unit in units))
     for table in READERS[source.format](source, units[0].segment, id_type, kept, batch_rows):
         held.append(_rows_of(adapter, table))
         count = sum(part.num_rows for part in held)
         while pending and first + count >= pending[0].stop:
             unit, rows = pending.pop(0), pa.concat_tables(held)
             _demand_same_shard(unit)
-            yield unit, rows.slice(unit.start - first, unit.rows)
+            yield unit, rows.slice(unit.start - first, unit.stop - unit.start)
             rest = rows.slice(unit.stop - first)
             held, first, count = [rest], unit.stop, rest.num_rows
         if not pending:

@@ -10,7 +10,7 @@ from types import MappingProxyType
 import numpy as np
 import pyarrow as pa
 
-from pipeline.commit import digest
+from pipeline.commit import demand_fit, digest
 from pipeline.driver import Outcome, Wanted, drive
 from pipeline.errors import OutputError
 from pipeline.folder import Folder
@@ -118,13 +118,22 @@ def driver(  # type: ignore[no-untyped-def]
 
     def program(folder: SimulatedFolder) -> Outcome:
         wanted = Wanted(
-            units=units, shards=[_shard(s) for s in shards], schema=SCHEMA, fingerprint=made_by
+            units=units,
+            shards=[_shard(shard) for shard in shards],
+            schema=SCHEMA,
+            fingerprint=made_by,
+            source_digest=digest(units, made_by),
         )
+
+        def fitting(newest: LogEntry | None) -> Wanted:
+            demand_fit(folder, newest, SCHEMA, [made_by])
+            return wanted
+
         return drive(
             folder,
-            wanted,
+            fitting,
             execute=partial(embed, folder, made_by=made_by),
-            accept=lambda receipts: None,
+            accept=lambda *judged: None,
             again=again,
         )
 

@@ -1,0 +1,107 @@
+"""Where a job is done: on which devices, in this process or on a Ray cluster."""
+
+import sys
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Protocol, TypeVar
+
+import pyarrow as pa
+
+from jobs.progress import display
+from pipeline.model.device import auto_dtype, pick_device
+from pipeline.spec import JobSpec
+from pipeline.stages.cluster import connected
+from pipeline.stages.each import each_on_ray
+from pipeline.stages.flow import opened_together, run_in_process
+from pipeline.stages.plan import Plan
+from pipeline.stages.ray_flow import run_on_ray
+from pipeline.stages.recipe import Recipe
+from pipeline.stages.route import choose_pools, describe
+from pipeline.stages.scan import concat
+from pipeline.work import Receipt, WorkUnit, rows_by_adapter
+
+Thing = TypeVar("Thing")
+Result = TypeVar("Result")
+
+
+class Each(Protocol):
+    """As `map`, perhaps on many hosts at once."""
+
+    def __call__(
+        self, call: Callable[[Thing], Result], things: Sequence[Thing], /
+    ) -> Iterable[Result]:
+        """The results, in order."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Devices:
+    """What a job is done on, and how."""
+
+    recipe: Recipe
+    """That fits them."""
+    run: Callable[..., list[Receipt]]
+    """Embeds units: `run_in_process` or `run_on_ray`."""
+    each: Each
+    """Does what needs no device."""
+
+    def execute(
+        self,
+        again: frozenset[str],
+        units: Sequence[WorkUnit],
+        revisions: Mapping[str, int],
+        earlier: Mapping[str, Receipt],
+    ) -> list[Receipt]:
+        """Embed or link units, as `driver.Execute`; `again` are the reasons to try again."""
+        recipe = replace(self.recipe, revisions=revisions, earlier=earlier, again=again)
+        receipts = list(self.each(recipe.link, [u for u in units if u.links is not None]))
+        embedded = [unit for unit in units if unit.links is None]
+        if embedded:
+            with display(rows_by_adapter(embedded)) as watch:
+                receipts += self.run(recipe, embedded, watch=watch)
+        return receipts
+
+    def scan(self, units: Sequence[tuple[int, WorkUnit]]) -> pa.Table:
+        """Say of each item of numbered units what it is: a table as of `stages.scan`."""
+        numbers = {unit: number for number, unit in units}
+        groups = [
+            [(numbers[unit], unit) for unit in group]
+            for group in opened_together([unit for _, unit in units])
+        ]
+        return concat(self.each(self.recipe.scan, groups))
+
+
+@contextmanager
+def devices(
+    spec: JobSpec, plan: Plan, recipes: Mapping[str, Recipe], address: str
+) -> Iterator[Devices]:
+    """The devices that an address leads to.
+
+    Args:
+        spec: of the job.
+        plan: likewise.
+        recipes: by dtype; which of them is meant by `auto` is for the devices to say.
+        address: which Ray, or `none`.
+
+    Raises:
+        RunError: no Ray answers there.
+    """
+    if address == "none":
+        recipe = recipes.get(spec.model.dtype) or recipes[auto_dtype(pick_device("auto"))]
+        run = partial(run_in_process, stall=spec.limits.stall)
+        yield Devices(recipe=recipe, run=run, each=map)
+        return
+    with connected(address) as cluster:
+        pools = choose_pools(
+            plan.rows_by_adapter,
+            spec.compute.pools,
+            cpus=cluster.cpus,
+            gpus=cluster.gpus,
+            node_cpus=cluster.node_cpus,
+        )
+        print(describe(pools), file=sys.stderr)
+        on_gpu = any(pool.gpus for pool in pools)
+        recipe = recipes.get(spec.model.dtype) or recipes["bfloat16" if on_gpu else "float32"]
+        there = partial(run_on_ray, pools=pools, stall=spec.limits.stall)
+        yield Devices(recipe=recipe, run=there, each=each_on_ray)

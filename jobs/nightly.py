@@ -1,0 +1,100 @@
+"""`nightjar nightly`: a snapshot that equals its source, at the price of what has changed.
+
+The same spec as for `embed`, and the same snapshot where everything is new. What the last one has
+is compared row by row with the shards that have changed, and no vector is computed that was
+computed before: see `pipeline.nightly.night`.
+"""
+
+import json
+import time
+from dataclasses import asdict, dataclass
+from functools import partial
+
+from jobs.devices import devices
+from jobs.embed import accept, check, report_of, tell_next
+from pipeline.commit import digest
+from pipeline.dataset import demand_there
+from pipeline.driver import drive
+from pipeline.job_file import keep_job
+from pipeline.log import newest_entry
+from pipeline.nightly.night import Counts, Night
+from pipeline.report import RunReport, unchanged
+from pipeline.spec import JobSpec
+
+
+@dataclass(frozen=True, kw_only=True)
+class NightReport:
+    """What a night did."""
+
+    run: RunReport
+    """As of any run."""
+    counts: Counts | None
+    """What it found; None when there was nothing to compare."""
+
+    def to_json(self) -> str:
+        """As one JSON object."""
+        found = None if self.counts is None else asdict(self.counts)
+        return json.dumps(asdict(self.run) | {"found": found}, indent=2)
+
+    def sentence(self) -> str:
+        """A short account for a person."""
+        if self.counts is None:
+            return self.run.sentence()
+        found = self.counts
+        return (
+            f"{found.new:,} new, {found.changed:,} changed, {found.updated:,} updated, "
+            f"{found.gone:,} gone, {found.carried:,} carried; {self.run.sentence()}"
+        )
+
+
+def run(path: str, spec: JobSpec, address: str, as_json: bool) -> None:
+    """The command, with the spec that was read from a path."""
+    report = nightly(spec, address)
+    if as_json:
+        print(report.to_json())
+        return
+    print(report.sentence())
+    tell_next(path, spec, report.run)
+
+
+def nightly(spec: JobSpec, address: str) -> NightReport:
+    """Bring a dataset up to its source, and commit the result.
+
+    Args:
+        spec: the job.
+        address: which Ray, or `none`.
+
+    Raises:
+        UserError: the spec, its source, checkpoint or output is wrong.
+        RunError: the run failed; nothing was committed.
+    """
+    started = time.monotonic()
+    job = check(spec, anew=True)
+    entry = job.snapshot()
+    if entry is not None:
+        demand_there(job.folder, entry)
+        keep_job(job.folder, spec)
+        return NightReport(run=unchanged(spec.output.uri, entry, job.plan.skipped), counts=None)
+    with devices(spec, job.plan, job.recipes, address) as there:
+        keep_job(job.folder, spec)
+        job.remembered.keep()
+        night = Night(
+            folder=job.folder,
+            units=job.plan.units,
+            shards=job.plan.shards,
+            schema=there.recipe.schema,
+            fingerprint=there.recipe.fingerprint,
+            scan=there.scan,
+            source_digest=digest(job.plan.units, there.recipe.fingerprint),
+            keep_gone=spec.nightly.on_gone == "keep",
+        )
+        base = newest_entry(job.folder)
+        outcome = drive(
+            job.folder,
+            night.wanted,
+            execute=partial(there.execute, frozenset()),
+            accept=partial(accept, job.folder, spec),
+        )
+        counts = night.counts(base)
+    report = report_of(job, outcome, time.monotonic() - started)
+    return NightReport(run=report, counts=counts)

@@ -1,0 +1,269 @@
+"""A night: what is carried, deleted, linked and embedded so that a snapshot equals its source.
+
+    shards that are as they were -> their files are carried, nothing is opened
+    the others -> scan -> match with the rows the last snapshot has of them
+        matched             carried in their files
+        of the snapshot     dead, or kept when the spec says so
+        of the source       content that was embedded once -> linked to it
+                            else the first of its content  -> embedded, the others linked to that
+
+The plan follows from the source and the snapshot alone, so a run that was cut off makes the same
+units again and finds those that are done. Units that another source left behind, embedded and never
+committed, are looked at only for what would otherwise be embedded.
+"""
+
+from collections import defaultdict
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+from pipeline.driver import Wanted
+from pipeline.folder import Folder
+from pipeline.log import LogEntry, read_condemned
+from pipeline.manifest import (
+    DATA,
+    LINKS,
+    QUARANTINE,
+    VECTORS,
+    Manifest,
+    Part,
+    Shard,
+    parts_of,
+    read_manifest,
+)
+from pipeline.nightly.base import Place, base_rows, less, places_of
+from pipeline.nightly.changes import first_of_each, match
+from pipeline.records import Records
+from pipeline.schema import difference
+from pipeline.work import Item, Link, Receipt, WorkUnit
+
+Scan = Callable[[Sequence[tuple[int, WorkUnit]]], pa.Table]
+"""Reads numbered units; their items, a table with `unit`, `row`, `modality` and their signs."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Counts:
+    """What a night found, in items: a row with a text and an image is two."""
+
+    carried: int = 0
+    """In the snapshot before, and as they were."""
+    new: int = 0
+    """Of a name (id, task, modality) that the snapshot before has not."""
+    changed: int = 0
+    """Of a name that it has, with other content."""
+    updated: int = 0
+    """Of a name that it has, with the same content, and other kept columns or another shard."""
+    gone: int = 0
+    """Of the snapshot before, with a name that the source has not."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Night:
+    """The plans of one run; each fits one state of the dataset."""
+
+    folder: Folder
+    """The dataset's root."""
+    units: Sequence[WorkUnit]
+    """All of the source."""
+    shards: Sequence[Shard]
+    """Likewise."""
+    schema: pa.Schema
+    """Of the rows."""
+    fingerprint: str
+    """Of every embedding."""
+    scan: Scan
+    """Reads what has to be compared."""
+    source_digest: str
+    """Of all units."""
+    keep_gone: bool = False
+    """Whether rows that are gone from the source stay."""
+    _plans: dict[tuple[str, str | None] | None, "_Plan"] = field(default_factory=dict)
+
+    def wanted(self, newest: LogEntry | None) -> Wanted:
+        """The snapshot that is to follow a state of the dataset."""
+        plan = self._plan(newest)
+        records = Records(self.folder, self.fingerprint)
+        return Wanted(
+            units=plan.embedded(records, read_condemned(self.folder, newest)),
+            shards=self.shards,
+            schema=self.schema,
+            fingerprint=self.fingerprint,
+            source_digest=self.source_digest,
+            carried=plan.carried,
+            known=plan.known,
+            rest=plan.rest,
+        )
+
+    def counts(self, newest: LogEntry | None) -> Counts:
+        """What the comparison with that state found."""
+        return self._plan(newest).counts
+
+    def _plan(self, newest: LogEntry | None) -> "_Plan":
+        fits = newest is not None and newest.fingerprint == self.fingerprint
+        # what links may refer to may be condemned without a new snapshot
+        state = (newest.manifest, newest.condemned) if newest is not None and fits else None
+        if state not in self._plans:
+            self._plans[state] = _Plan.of(self, newest if fits else None)
+        return self._plans[state]
+
+
+@dataclass(kw_only=True)
+class _Plan:
+    """What is to be done, given one snapshot."""
+
+    night: Night
+    carried: list[Part]
+    """Parts of the snapshot before, less what is dead."""
+    known: dict[str, Part]
+    """All parts that links may refer to, by path."""
+    counts: Counts
+    todo: pa.Table
+    """Items of the source that no row of the snapshot is of, with their signs; the faulty ones."""
+    whole: dict[int, int]
+    """Items of each unit that was scanned, by its number."""
+    places: dict[bytes, Place]
+    """Where the vectors of contents of `todo` are."""
+
+    @classmethod
+    def of(cls, night: Night, newest: LogEntry | None) -> "_Plan":
+        """Compare the source with the snapshot of an entry; None for nothing."""
+        base = (
+            Manifest.of((), ()) if newest is None else read_manifest(night.folder, newest.manifest)
+        )
+        same = newest is not None and difference(night.schema, newest.row_schema) is None
+        before = {(s.key, s.size, s.etag) for s in base.shards} if same else set()
+        as_they_were = {s.key for s in night.shards if (s.key, s.size, s.etag) in before}
+        scanned = night.scan(
+            [(n, unit) for n, unit in enumerate(night.units) if unit.shard not in as_they_were]
+        )
+        parts = base.parts(DATA, LINKS)
+        looked_at = [part for part in parts if part.shard not in as_they_were]
+        rows = base_rows(night.folder, newest, looked_at)
+        well = scanned.filter(pc.is_valid(scanned["sign"]))
+        matched = match(well["sign"], rows["sign"])
+        left = well.filter(pa.array(~matched.source))
+        extra = rows.filter(pa.array(~matched.base))
+        dead = extra
+        if night.keep_gone:
+            named = pc.is_in(extra["name"], well["name"].combine_chunks())
+            dead = extra.filter(named)
+        kept_whole = base.parts(DATA, LINKS, QUARANTINE)
+        carried = [part for part in kept_whole if part.shard in as_they_were]
+        carried += less(looked_at, dead)
+        places = places_of(night.folder, base.parts(DATA, VECTORS), left["content"])
+        faulty = scanned.filter(pc.is_null(scanned["sign"]))
+        units, counts = np.unique(scanned["unit"].to_numpy(), return_counts=True)
+        return cls(
+            night=night,
+            carried=carried,
+            known={part.file.path: part for part in base.parts(DATA, VECTORS)},
+            counts=_counts(left, extra, sum(part.rows for part in parts) - extra.num_rows),
+            todo=pa.concat_tables([left, faulty]).sort_by(
+                [(name, "ascending") for name in ("unit", "row", "modality")]
+            ),
+            whole=dict(zip(units.tolist(), counts.tolist(), strict=True)),
+            places=places,
+        )
+
+    def embedded(self, records: Records, condemned: Collection[str]) -> list[WorkUnit]:
+        """The units to be embedded.
+
+        Args:
+            records: of units that are done.
+            condemned: paths of files that may be deleted at any moment.
+        """
+        chosen = self._to_embed()
+        units = {unit.key(self.night.fingerprint): n for n, unit in chosen.items()}
+        missing = records.standing(units, condemned).missing
+        if not missing:
+            return list(chosen.values())
+        committed = {part.unit for part in self.known.values()}
+        strays = records.units() - committed - units.keys()
+        left_behind = [
+            part
+            for receipt in records.standing(strays, condemned).receipts.values()
+            for part in parts_of("", receipt)
+            if part.kind == DATA
+        ]
+        lacking = [units[key] for key in missing]
+        wanted = self.todo.filter(pc.is_in(self.todo["unit"], pa.array(lacking, pa.int32())))
+        self.known |= {part.file.path: part for part in left_behind}
+        self.places |= places_of(self.night.folder, left_behind, wanted["content"])
+        return list(self._to_embed().values())
+
+    def _to_embed(self) -> dict[int, WorkUnit]:
+        chosen: defaultdict[int, list[Item]] = defaultdict(list)
+        for row in self.todo.filter(pa.array(~self._is_later())).to_pylist():
+            chosen[row["unit"]].append(Item(row=row["row"], modality=row["modality"]))
+        return {
+            # a unit of which everything is embedded is the same one on whichever night
+            number: self.night.units[number]
+            if len(items) == self.whole[number]
+            else replace(self.night.units[number], only=tuple(items))
+            for number, items in sorted(chosen.items())
+        }
+
+    def rest(self, receipts: Mapping[str, Receipt]) -> list[WorkUnit]:
+        """What is to be done once the units to be embedded are.
+
+        Args:
+            receipts: of those, by key.
+        """
+        written = [
+            part
+            for receipt in receipts.values()
+            for part in parts_of("", receipt)
+            if part.kind == DATA
+        ]
+        later = self.todo.filter(pa.array(self._is_later()))
+        places = self.places | places_of(self.night.folder, written, later["content"])
+        links: defaultdict[int, list[Link]] = defaultdict(list)
+        orphans: defaultdict[int, list[Item]] = defaultdict(list)
+        for row in later.to_pylist():
+            item = Item(row=row["row"], modality=row["modality"])
+            if row["content"] in places:
+                path, at = places[row["content"]]
+                content = row["content"].hex()
+                links[row["unit"]].append(Link(item=item, content=content, path=path, at=at))
+            else:
+                # the first of its content was set aside, and so will this be
+                orphans[row["unit"]].append(item)
+        units = self.night.units
+        return [
+            *(replace(units[n], only=tuple(items)) for n, items in sorted(orphans.items())),
+            *(replace(units[n], links=tuple(found)) for n, found in sorted(links.items())),
+        ]
+
+    def _is_later(self) -> NDArray[np.bool_]:
+        """Which items are not embedded because their content is, here or elsewhere, [items]."""
+        first = first_of_each(self.todo["content"]) == np.arange(self.todo.num_rows)
+        contents = self.todo["content"].to_pylist()
+        return np.array(
+            [
+                content is not None and not (leads and content not in self.places)
+                for content, leads in zip(contents, first, strict=True)
+            ],
+            np.bool_,
+        )
+
+
+def _counts(left: pa.Table, extra: pa.Table, carried: int) -> Counts:
+    before = dict(zip(extra["name"].to_pylist(), extra["content"].to_pylist(), strict=True))
+    names = left["name"].to_pylist()
+    known = [(before[name], content) for name, content in _named(left) if name in before]
+    updated = sum(then == now for then, now in known)
+    return Counts(
+        carried=carried,
+        new=len(names) - len(known),
+        changed=len(known) - updated,
+        updated=updated,
+        gone=len(before.keys() - set(names)),
+    )
+
+
+def _named(table: pa.Table) -> Iterator[tuple[bytes, bytes]]:
+    return zip(table["name"].to_pylist(), table["content"].to_pylist(), strict=True)

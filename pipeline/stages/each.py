@@ -1,0 +1,52 @@
+"""Each: a call for each of many things, spread over a cluster, for what needs no device."""
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, TypeVar
+
+import ray
+
+from pipeline.stages.route import TASK_CPUS
+
+Thing = TypeVar("Thing")
+Result = TypeVar("Result")
+
+_TRIES = 10
+"""Of a task whose worker is lost."""
+_BEGUN = 64
+"""Tasks that are begun at a time: what they give back is held until it is asked for."""
+
+
+def each_on_ray(call: Callable[[Thing], Result], things: Sequence[Thing]) -> Iterator[Result]:
+    """The results, in order, as on one process `map` would give them.
+
+    Args:
+        call: can be sent, and may be made twice for one thing.
+        things: likewise.
+
+    Raises:
+        NightjarError: what a call raised.
+    """
+    task = ray.remote(num_cpus=TASK_CPUS, max_retries=_TRIES)(_told)
+    shared = ray.put(call)
+    begun: list[Any] = []
+    for thing in things:
+        begun.append(task.remote(shared, thing))
+        if len(begun) >= _BEGUN:
+            yield _result(begun.pop(0))
+    for reference in begun:
+        yield _result(reference)
+
+
+def _told(call: Callable[[Thing], Result], thing: Thing) -> Result | Exception:
+    try:
+        return call(thing)
+    except Exception as error:
+        # Ray hands on an exception as text
+        return error
+
+
+def _result(reference: Any) -> Any:
+    found = ray.get(reference)
+    if isinstance(found, Exception):
+        raise found
+    return found
