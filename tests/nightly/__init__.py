@@ -1,0 +1,1 @@
+"""Nights of a corpus that changes."""
