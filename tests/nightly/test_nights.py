@@ -2,6 +2,7 @@
 what was never embedded before."""
 
 import contextlib
+import hashlib
 import io
 import shutil
 import tempfile
@@ -34,6 +35,11 @@ _LENGTHS = (64, 96)
 """Of what a text is cut to: each makes vectors in another way."""
 
 
+def _hash(text: str) -> bytes:
+    """As README says: of the modality and the content."""
+    return hashlib.sha256(b"text\0" + text.encode()).digest()
+
+
 class Killed(BaseException):
     """The process is gone."""
 
@@ -51,8 +57,11 @@ class Nights(RuleBasedStateMachine):
         self.ids = 0
         self.spell: type = int
         self.length = _LENGTHS[0]
-        self.ever: set[tuple[int, str]] = set()
-        self.embedded = 0
+        # contents that were embedded, each with the length that is part of the model
+        self.there: set[tuple[int, bytes]] = set()
+        self.perhaps: set[tuple[int, bytes]] = set()
+        self.last: set[tuple[int, bytes]] = set()
+        self.new: set[tuple[int, bytes]] = set()
         self.add_shard([(text, "a") for text in texts])
         self.night(None)
 
@@ -133,7 +142,8 @@ class Nights(RuleBasedStateMachine):
     def collect_garbage(self) -> None:
         self._nightjar("gc", str(self.root / "out"), "--keep", "1", "--delete")
         # what the snapshot has no row of may be gone, and may be embedded again
-        self.ever = None
+        self.perhaps |= self.there
+        self.there = set(self.last)
 
     # by night: as often as some of the above together
 
@@ -151,14 +161,15 @@ class Nights(RuleBasedStateMachine):
         self.night(None)
 
     def night(self, killed: int | None) -> None:
-        wanted = {(self.length, row["body"]) for row in self._rows()}
+        wanted = {(self.length, _hash(row["body"])) for row in self._rows()}
         # it may be done before it is to die
         if self._run(killed):
             self._demand_equal()
-            if self.ever is not None:
-                assert self.embedded == len(wanted - self.ever), "each new content is embedded once"
-            self.ever = (self.ever or set()) | wanted
-            self.embedded = 0
+            assert wanted <= self.there | self.perhaps
+            self.there |= wanted
+            self.last = wanted
+        assert self.new <= wanted, "nothing is embedded that is not wanted"
+        self.new = set()
 
     def _run(self, killed: int | None) -> bool:
         """Whether a run ended; it dies when it is about to record so many units more."""
@@ -178,23 +189,27 @@ class Nights(RuleBasedStateMachine):
         }
         (self.root / "spec.yaml").write_text(yaml.safe_dump(spec))
         left = [killed]
-        record, embed = Records.record, Embed._embed
+        record, embed = Records.record, Embed.__call__
+        unit: list[tuple[int, bytes]] = []
 
-        def counted(stage: Embed, engine: Any, items: Any) -> Any:
-            self.embedded += len(items)
-            return embed(stage, engine, items)
+        def noted(stage: Embed, items: pa.Table, adapter: str) -> pa.Table:
+            unit[:] = [(self.length, content) for content in items["source_hash"].to_pylist()]
+            return embed(stage, items, adapter)
 
         def dying(records: Records, receipt: Any, revision: int) -> Any:
             if left[0] == 0:
-                # the work of this unit is lost with the process
-                self.embedded -= sum(receipt.embedded.values())
                 raise Killed
             left[0] = left[0] and left[0] - 1
+            if receipt.data is not None:
+                assert len(set(unit)) == len(unit), "no content is embedded twice in a unit"
+                assert self.there.isdisjoint(unit), "no content is embedded twice"
+                self.there.update(unit)
+                self.new.update(unit)
             return record(records, receipt, revision)
 
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(Records, "record", dying)
-            patch.setattr(Embed, "_embed", counted)
+            patch.setattr(Embed, "__call__", noted)
             try:
                 self._nightjar("nightly", str(self.root / "spec.yaml"), "--address", "none")
             except Killed:
