@@ -31,6 +31,11 @@ _PROTOCOL = [
     "stages/sink",
     "stages/again",
     "stages/plan",
+    "stages/link",
+    "nightly/signs",
+    "nightly/changes",
+    "nightly/base",
+    "nightly/night",
 ]
 """Modules that decide what is in a dataset."""
 _SPARED = {"garbage": ["found.modified", "found.modified"]}

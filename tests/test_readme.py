@@ -86,7 +86,7 @@ def test_the_example_spec_is_valid_and_names_every_key(tmp_path: Path) -> None:
     spec = load_spec(tmp_path / "spec.yaml")
     assert isinstance(spec, JobSpec)
     written = yaml.safe_load(example)
-    for section in ("model", "source", "output", "compute", "limits"):
+    for section in ("model", "source", "output", "compute", "limits", "nightly"):
         fields = set(type(getattr(spec, section)).model_fields)
         assert set(written[section]) == fields
 

@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -70,6 +71,33 @@ def test_several_raylets_share_the_work(spec: Path, cluster: Cluster, expected: 
     assert "retrieval with 2 actors of 0.5 CPU" in done.err
     _demand_equal(_dataset(spec), expected)
     _demand_every_row_once(done)
+
+
+def test_nights_on_a_cluster_embed_once_and_then_link_and_delete(
+    spec: Path, cluster: Cluster, expected: Dataset
+) -> None:
+    done = nightjar("nightly", spec, "--address", cluster.address, "--json")
+    assert done.code == 0, done.err
+    _demand_equal(_dataset(spec), expected)
+    _demand_every_row_once(done)
+    # a shard is gone, and the rows of another are told without a column
+    less = ("--set", "source.0.uri=" + _first_shard(spec), "--set", "source.0.keep=[]")
+    done = nightjar("nightly", spec, "--address", cluster.client_address, "--json", *less)
+    assert done.code == 0, done.err
+    report = json.loads(done.out)
+    assert report["tokens"] == report["resumed_tokens"]
+    assert report["found"]["gone"] == report["found"]["updated"] > 0
+    found = _rows_of(_dataset(spec))
+    before = {(r["id"], r["modality"]): r["embedding"] for r in _rows_of(expected)}
+    assert len(found) == len(before) - report["found"]["gone"]
+    for row in found:
+        vector = before[row["id"], row["modality"]]
+        assert np.allclose(row["embedding"], vector, atol=1e-6)
+
+
+def _rows_of(dataset: Dataset) -> list[dict[str, Any]]:
+    rows: list[dict[str, Any]] = dataset.to_table(["id", "modality", "embedding"]).to_pylist()
+    return rows
 
 
 @pytest.mark.fault("file.corrupt")

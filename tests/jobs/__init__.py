@@ -118,7 +118,11 @@ def embed(spec: Path, *more: str) -> int:
 
 def embed_killed_after(units: int, spec: Path, *more: str) -> None:
     """The same in a process that is killed when it is about to record the next unit."""
-    arguments = ["embed", str(spec), "--address", "none", *more]
+    killed_after(units, "embed", str(spec), "--address", "none", *more)
+
+
+def killed_after(units: int, *arguments: str) -> None:
+    """A command in a process that is killed when it is about to record the next unit."""
     done = subprocess.run(
         [sys.executable, "-c", KILLED, str(units), *arguments], check=False, capture_output=True
     )
