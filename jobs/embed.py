@@ -117,12 +117,15 @@ class CheckedJob:
     remembered: Remembered
     """What the plan learned of the shards."""
 
-    def snapshot(self) -> LogEntry | None:
-        """The newest entry of the log, when it holds this job's work."""
+    def snapshot(self, *, keep_gone: bool = False) -> LogEntry | None:
+        """The newest entry of the log, when it holds this job's work, and rows that are gone."""
         newest = newest_entry(self.folder)
-        fingerprints = [recipe.fingerprint for recipe in self.recipes.values()]
-        found = (find_snapshot(newest, digest(self.plan.units, f), f) for f in fingerprints)
-        return next((entry for entry in found if entry is not None), None)
+        for recipe in self.recipes.values():
+            wanted = digest(self.plan.units, recipe.fingerprint, keep_gone=keep_gone)
+            found = find_snapshot(newest, wanted, recipe.fingerprint)
+            if found is not None:
+                return found
+        return None
 
 
 def check(spec: JobSpec, *, anew: bool = False) -> CheckedJob:

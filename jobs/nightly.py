@@ -70,7 +70,8 @@ def nightly(spec: JobSpec, address: str) -> NightReport:
     """
     started = time.monotonic()
     job = check(spec, anew=True)
-    entry = job.snapshot()
+    keep_gone = spec.nightly.on_gone == "keep"
+    entry = job.snapshot(keep_gone=keep_gone)
     if entry is not None:
         demand_there(job.folder, entry)
         keep_job(job.folder, spec)
@@ -85,8 +86,8 @@ def nightly(spec: JobSpec, address: str) -> NightReport:
             schema=there.recipe.schema,
             fingerprint=there.recipe.fingerprint,
             scan=there.scan,
-            source_digest=digest(job.plan.units, there.recipe.fingerprint),
-            keep_gone=spec.nightly.on_gone == "keep",
+            source_digest=digest(job.plan.units, there.recipe.fingerprint, keep_gone=keep_gone),
+            keep_gone=keep_gone,
         )
         base = newest_entry(job.folder)
         outcome = drive(

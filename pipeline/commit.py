@@ -39,9 +39,15 @@ from pipeline.work import Receipt, WorkUnit, tally
 _RECORDED = ("nightjar", "ray", "torch", "transformers", "pyarrow", "pillow")
 
 
-def digest(units: Iterable[WorkUnit], fingerprint: str) -> str:
-    """What a snapshot is made from, as 64 hex digits: equal for equal work."""
-    keys = sorted(unit.key(fingerprint) for unit in units)
+def digest(units: Iterable[WorkUnit], fingerprint: str, *, keep_gone: bool = False) -> str:
+    """What a snapshot is made from, as 64 hex digits: equal for equal work.
+
+    Args:
+        units: all of the source.
+        fingerprint: of every embedding.
+        keep_gone: whether rows that are gone from the source stay.
+    """
+    keys = sorted(unit.key(fingerprint) for unit in units) + ["keep"] * keep_gone
     return hashlib.sha256("\n".join(keys).encode()).hexdigest()
 
 
@@ -179,6 +185,7 @@ def commit(folder: Folder, snapshot: Snapshot, parent: LogEntry | None) -> LogEn
         schema=snapshot.schema.serialize().to_pybytes().hex(),
         source_digest=snapshot.source_digest,
         tags={} if parent is None else parent.tags,
+        withheld=[] if parent is None else parent.withheld,
         condemned=None if parent is None else parent.condemned,
     )
     there = _append(folder, entry)

@@ -17,8 +17,8 @@ import pyarrow as pa
 from pipeline.commit import Snapshot, commit, find_snapshot, reconcile
 from pipeline.errors import CommitConflict, RunError
 from pipeline.folder import Folder
-from pipeline.log import LogEntry, newest_entry, read_condemned
-from pipeline.manifest import Manifest, Part, Shard, lenders, parts_of, read_manifest
+from pipeline.log import LogEntry, newest_entry
+from pipeline.manifest import Manifest, Part, Shard, lenders, parts_of, read_manifest, read_void
 from pipeline.records import Records, Standing
 from pipeline.work import Receipt, WorkUnit
 
@@ -118,8 +118,8 @@ def drive(
         if there is not None and not again:
             return Outcome(entry=there, receipts=None, resumed=[])
         records = records or Records(folder, wanted.fingerprint)
-        condemned = read_condemned(folder, newest)
-        units, standing, written = done.all_of(wanted, records, condemned)
+        void = read_void(folder, newest)
+        units, standing, written = done.all_of(wanted, records, void)
         if written is not None:
             _demand_there(folder, records, written, newest)
             continue
@@ -148,7 +148,7 @@ class _Done:
     _begun: bool = False
 
     def all_of(
-        self, wanted: Wanted, records: Records, condemned: Collection[str]
+        self, wanted: Wanted, records: Records, void: Collection[str]
     ) -> tuple[dict[str, WorkUnit], Standing, Sequence[Receipt] | None]:
         """Do what is not done, first what is embedded and then what follows from that.
 
@@ -156,11 +156,11 @@ class _Done:
             the units by key, what had been done of them, and what was done now; None for nothing.
         """
         units = wanted.keyed(wanted.units)
-        standing = records.standing(units, condemned)
+        standing = records.standing(units, void)
         written = self._first(standing, units)
         if written is None:
             units |= wanted.keyed(wanted.rest(standing.receipts))
-            standing = records.standing(units, condemned)
+            standing = records.standing(units, void)
             written = self._do(standing.missing, standing, units, {})
         return units, standing, written
 
@@ -199,7 +199,7 @@ def _demand_there(
     if newest_entry(folder) != newest:
         # what was written may have been condemned meanwhile
         return
-    standing = records.standing([r.unit for r in done], read_condemned(folder, newest))
+    standing = records.standing([r.unit for r in done], read_void(folder, newest))
     if standing.missing:
         unit = standing.missing[0]
         raise RunError(

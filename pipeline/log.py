@@ -94,6 +94,8 @@ class LogEntry:
     """Of the software that made it."""
     tags: dict[str, int] = field(default_factory=dict)
     """Versions that have a name, and are kept for as long as they have it."""
+    withheld: list[int] = field(default_factory=list)
+    """Versions that were rolled back: what they added is not used for later ones."""
     condemned: str | None = None
     """Path of the list of files that may be deleted at any moment; None for none."""
 

@@ -22,7 +22,14 @@ import pyarrow.parquet as pq
 
 from pipeline.errors import OutputError
 from pipeline.folder import Folder
-from pipeline.log import MANIFESTS, content_name, read_named
+from pipeline.log import (
+    MANIFESTS,
+    LogEntry,
+    content_name,
+    read_condemned,
+    read_entry,
+    read_named,
+)
 from pipeline.work import Receipt, WrittenFile, demand_below
 
 DATA = "data"
@@ -229,6 +236,25 @@ def read_manifest(folder: Folder, name: str) -> Manifest:
     except (ValueError, TypeError, pa.ArrowException) as error:
         raise OutputError(f"{folder.uri}/{name} cannot be trusted: {error}") from error
     return Manifest(table)
+
+
+def read_void(folder: Folder, newest: LogEntry | None) -> frozenset[str]:
+    """Paths of the files that no later snapshot may use: those that were condemned, and those of
+    snapshots that were rolled back, unless readers get them in another.
+
+    Raises:
+        OutputError: a list or a manifest is missing or damaged.
+    """
+    condemned = read_condemned(folder, newest)
+    if newest is None or not newest.withheld:
+        return condemned
+    doubted: set[str] = set()
+    for version in newest.withheld:
+        manifest = read_entry(folder, version).manifest
+        if manifest not in condemned:
+            doubted |= read_manifest(folder, manifest).sizes.keys()
+    trusted = read_manifest(folder, read_entry(folder, newest.published).manifest)
+    return condemned | (doubted - trusted.sizes.keys())
 
 
 def put_manifest(folder: Folder, manifest: Manifest, condemned: Collection[str]) -> str:

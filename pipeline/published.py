@@ -40,13 +40,16 @@ def publish(folder: Folder, version: int | str) -> LogEntry:
                 f"version {chosen} is older than the published one, {newest.published}; `nightjar "
                 f"rollback {folder.uri} {version}` goes back to it"
             )
-        return dataclasses.replace(newest, kind=Kind.PUBLISH, published=chosen)
+        trusted = [version for version in newest.withheld if version != chosen]
+        return dataclasses.replace(newest, kind=Kind.PUBLISH, published=chosen, withheld=trusted)
 
     return _amended(folder, change)
 
 
 def roll_back(folder: Folder, version: int | str) -> LogEntry:
     """Give readers an earlier snapshot again; the newest entry then.
+
+    What later snapshots of the same generation added is withheld: no run uses its vectors again.
 
     Args:
         folder: the dataset's root.
@@ -64,7 +67,20 @@ def roll_back(folder: Folder, version: int | str) -> LogEntry:
                 f"version {chosen} is newer than the published one, {newest.published}; `nightjar "
                 f"publish {folder.uri} {version}` goes forward to it"
             )
-        return dataclasses.replace(newest, kind=Kind.ROLLBACK, published=chosen)
+        made_by = read_entry(folder, chosen).fingerprint
+        later = (read_entry(folder, n) for n in range(chosen + 1, newest.version + 1))
+        # another generation shares nothing with it, and is not to be made once more
+        doubted = {
+            entry.version
+            for entry in later
+            if entry.kind is Kind.SNAPSHOT and entry.fingerprint == made_by
+        }
+        return dataclasses.replace(
+            newest,
+            kind=Kind.ROLLBACK,
+            published=chosen,
+            withheld=sorted(doubted.union(newest.withheld) - {chosen}),
+        )
 
     return _amended(folder, change)
 

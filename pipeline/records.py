@@ -81,12 +81,12 @@ class Records:
         names = self._folder.names(f"{WORK}/{self._generation}")
         return {name.partition(".")[0] for name in names}
 
-    def standing(self, units: Collection[str], condemned: Collection[str]) -> Standing:
+    def standing(self, units: Collection[str], void: Collection[str]) -> Standing:
         """Which units are done.
 
         Args:
             units: their keys.
-            condemned: paths of files that may be deleted at any moment.
+            void: paths of files that may be deleted at any moment, or may not be used.
         """
         revisions = self._revisions(units)
         self._fetch((unit, revision) for unit, known in revisions.items() for revision in known)
@@ -96,7 +96,7 @@ class Records:
             for kind in FOLDERS
             for name, size in self._folder.sizes(f"{kind}/{self._generation}").items()
         }
-        found, gone = Standing(), frozenset(condemned)
+        found, gone = Standing(), frozenset(void)
         for unit in units:
             known = sorted(revisions[unit])
             # the latest: it is there because the one before is void, or holds more

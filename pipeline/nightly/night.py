@@ -22,8 +22,9 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from pipeline.driver import Wanted
+from pipeline.errors import SpecError
 from pipeline.folder import Folder
-from pipeline.log import LogEntry, read_condemned
+from pipeline.log import LogEntry, read_entry
 from pipeline.manifest import (
     DATA,
     LINKS,
@@ -34,6 +35,7 @@ from pipeline.manifest import (
     Shard,
     parts_of,
     read_manifest,
+    read_void,
 )
 from pipeline.nightly.base import Place, base_rows, less, places_of
 from pipeline.nightly.changes import first_of_each, match
@@ -81,14 +83,14 @@ class Night:
     """Of all units."""
     keep_gone: bool = False
     """Whether rows that are gone from the source stay."""
-    _plans: dict[tuple[str, str | None] | None, "_Plan"] = field(default_factory=dict)
+    _plans: dict[object, "_Plan"] = field(default_factory=dict)
 
     def wanted(self, newest: LogEntry | None) -> Wanted:
         """The snapshot that is to follow a state of the dataset."""
         plan = self._plan(newest)
         records = Records(self.folder, self.fingerprint)
         return Wanted(
-            units=plan.embedded(records, read_condemned(self.folder, newest)),
+            units=plan.embedded(records, read_void(self.folder, newest)),
             shards=self.shards,
             schema=self.schema,
             fingerprint=self.fingerprint,
@@ -103,12 +105,26 @@ class Night:
         return self._plan(newest).counts
 
     def _plan(self, newest: LogEntry | None) -> "_Plan":
-        fits = newest is not None and newest.fingerprint == self.fingerprint
-        # what links may refer to may be condemned without a new snapshot
-        state = (newest.manifest, newest.condemned) if newest is not None and fits else None
+        base = self._base(newest)
+        # what links may refer to may be condemned or withheld without a new snapshot
+        state = None if newest is None else (base and base.manifest, *_beside(newest))
         if state not in self._plans:
-            self._plans[state] = _Plan.of(self, newest if fits else None)
+            self._plans[state] = _Plan.of(self, base)
         return self._plans[state]
+
+    def _base(self, newest: LogEntry | None) -> LogEntry | None:
+        """The snapshot to go on from: the one that readers get, or else one in the making."""
+        if newest is None:
+            return None
+        published = newest
+        if newest.published != newest.snapshot:
+            published = read_entry(self.folder, newest.published)
+        both = (published, newest)
+        return next((entry for entry in both if entry.fingerprint == self.fingerprint), None)
+
+
+def _beside(newest: LogEntry) -> tuple[str | None, tuple[int, ...]]:
+    return newest.condemned, tuple(newest.withheld)
 
 
 @dataclass(kw_only=True)
@@ -149,8 +165,8 @@ class _Plan:
         extra = rows.filter(pa.array(~matched.base))
         dead = extra
         if night.keep_gone:
-            named = pc.is_in(extra["name"], well["name"].combine_chunks())
-            dead = extra.filter(named)
+            dead = extra.filter(pc.is_in(extra["name"], well["name"].combine_chunks()))
+            _demand_same_types(night.schema, newest, extra.num_rows - dead.num_rows)
         kept_whole = base.parts(DATA, LINKS, QUARANTINE)
         carried = [part for part in kept_whole if part.shard in as_they_were]
         carried += less(looked_at, dead)
@@ -169,23 +185,23 @@ class _Plan:
             places=places,
         )
 
-    def embedded(self, records: Records, condemned: Collection[str]) -> list[WorkUnit]:
+    def embedded(self, records: Records, void: Collection[str]) -> list[WorkUnit]:
         """The units to be embedded.
 
         Args:
             records: of units that are done.
-            condemned: paths of files that may be deleted at any moment.
+            void: paths of files that may not be used.
         """
         chosen = self._to_embed()
         units = {unit.key(self.night.fingerprint): n for n, unit in chosen.items()}
-        missing = records.standing(units, condemned).missing
+        missing = records.standing(units, void).missing
         if not missing:
             return list(chosen.values())
         committed = {part.unit for part in self.known.values()}
         strays = records.units() - committed - units.keys()
         left_behind = [
             part
-            for receipt in records.standing(strays, condemned).receipts.values()
+            for receipt in records.standing(strays, void).receipts.values()
             for part in parts_of("", receipt)
             if part.kind == DATA
         ]
@@ -248,6 +264,16 @@ class _Plan:
                 for content, leads in zip(contents, first, strict=True)
             ],
             np.bool_,
+        )
+
+
+def _demand_same_types(schema: pa.Schema, newest: LogEntry | None, kept: int) -> None:
+    """Refuse to keep rows whose columns are of other types than those of the source by now."""
+    differs = None if newest is None else difference(schema, newest.row_schema)
+    if kept and differs is not None:
+        raise SpecError(
+            f"nightly.on_gone: keep, but {kept:,} rows that are gone from the source have other "
+            f"columns than it has now ({differs}); use delete, or another output.uri"
         )
 
 

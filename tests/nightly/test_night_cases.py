@@ -322,3 +322,53 @@ def test_a_link_whose_row_is_not_what_was_compared_is_refused(
     monkeypatch.setattr(Recipe, "link", other)
     assert main(["nightly", str(spec), "--address", "none"]) == 1
     assert _dataset(spec).version == 1
+
+
+def test_what_was_rolled_back_is_not_built_on(night: Night, spec: Path, source: Path) -> None:
+    night()
+    out = str(spec.parent / "out")
+    _write(source / "b.parquet", _rows(8, 20))
+    assert night()["embedded"] == {"text": 4}
+    doubted = {file.path for file in _dataset(spec).files} - {
+        file.path for file in _dataset(spec, 1).files
+    }
+    assert main(["rollback", out, "1"]) == 0
+    account = night()
+    assert (account["up_to_date"], account["published"]) == (True, False)
+    _write(source / "b.parquet", _rows(8, 21))
+    account = night()
+    assert account["published"]
+    assert account["tokens"] > account["resumed_tokens"] == 0
+    assert account["embedded"] == {"text": 5}, "its vectors are made anew"
+    assert doubted.isdisjoint(file.path for file in _dataset(spec).files)
+    assert _dataset(spec).count() == 21
+
+
+def test_what_is_published_again_is_built_on_again(night: Night, spec: Path, source: Path) -> None:
+    night()
+    out = str(spec.parent / "out")
+    _write(source / "b.parquet", _rows(8, 20))
+    night()
+    assert main(["rollback", out, "1"]) == 0
+    assert main(["publish", out, "2"]) == 0
+    _write(source / "b.parquet", _rows(8, 21))
+    assert night()["embedded"] == {"text": 1}
+
+
+def test_rows_cannot_be_kept_among_rows_of_other_types(
+    night: Night, spec: Path, source: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    night()
+    (source / "a.parquet").unlink()
+    command = ["nightly", str(spec), "--address", "none", "--set", "nightly.on_gone=keep"]
+    assert main([*command, "--set", "source.keep=[]"]) == 2
+    assert "nightly.on_gone: keep, but 8 rows" in capsys.readouterr().err
+
+
+def test_whether_gone_rows_are_kept_is_a_change(night: Night, spec: Path, source: Path) -> None:
+    night()
+    (source / "a.parquet").unlink()
+    night("nightly.on_gone=keep")
+    assert _dataset(spec).count() == 16
+    night()
+    assert _dataset(spec).count() == 8

@@ -28,7 +28,7 @@ from tests.simulation.store import Store
 
 _TRIED = "    except OSError as error:\n        try:\n            return folder.get(name)\n"
 _NEWEST = "        newest = newest_entry(folder)\n"
-_JUDGED = "        condemned = read_condemned(folder, newest)\n"
+_JUDGED = "        void = read_void(folder, newest)\n"
 
 
 def _mutant(module: ModuleType, name: str, *changes: tuple[str, str]) -> Callable[..., object]:
@@ -71,7 +71,7 @@ def test_a_collection_without_a_commit_is_found(monkeypatch: pytest.MonkeyPatch)
 
 
 def test_a_driver_that_ignores_what_is_condemned_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(driving, "read_condemned", lambda folder, entry: frozenset())
+    monkeypatch.setattr(driving, "read_void", lambda folder, entry: frozenset())
     assert _loses(found(kinds=COLLECTED))
 
 
