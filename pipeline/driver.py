@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 import pyarrow as pa
 
 from pipeline.commit import Snapshot, commit, find_snapshot, reconcile
-from pipeline.errors import CommitConflict, RunError
+from pipeline.errors import CommitConflict, ConservationError, RunError
 from pipeline.folder import Folder
 from pipeline.log import LogEntry, newest_entry
 from pipeline.manifest import Manifest, Part, Shard, lenders, parts_of, read_manifest, read_void
@@ -65,6 +65,8 @@ class Wanted:
     """What of the snapshot before it holds as well."""
     known: Mapping[str, Part] = field(default_factory=dict)
     """Data files that links may refer to, by path."""
+    items: int | None = None
+    """Embeddings and items set aside that there are to be; None when the units alone decide."""
     rest: Callable[[Mapping[str, Receipt]], Sequence[WorkUnit]] = _nothing
     """What is to be done once the units are; called with their receipts, by key."""
 
@@ -78,11 +80,21 @@ class Wanted:
         Args:
             units: all of them, by key.
             receipts: of them all, in the order of the plan.
+
+        Raises:
+            ConservationError: it does not hold as many items as it is to.
         """
         parts = [*self.carried]
         parts += [part for r in receipts for part in parts_of(units[r.unit].shard, r)]
+        manifest = Manifest.of(self.shards, [*parts, *lenders(parts, self.known)])
+        held = manifest.rows + manifest.quarantined
+        if self.items not in (None, held):
+            raise ConservationError(
+                f"{self.items:,} items are in the source or kept, and the snapshot would hold "
+                f"{held:,}; nothing was committed"
+            )
         return Snapshot(
-            manifest=Manifest.of(self.shards, [*parts, *lenders(parts, self.known)]),
+            manifest=manifest,
             schema=self.schema,
             fingerprint=self.fingerprint,
             source_digest=self.source_digest,

@@ -97,6 +97,7 @@ class Night:
             source_digest=self.source_digest,
             carried=plan.carried,
             known=plan.known,
+            items=plan.items,
             rest=plan.rest,
         )
 
@@ -137,6 +138,8 @@ class _Plan:
     known: dict[str, Part]
     """All parts that links may refer to, by path."""
     counts: Counts
+    items: int
+    """That there are to be: all of the source, and those that are kept though they are gone."""
     todo: pa.Table
     """Items of the source that no row of the snapshot is of, with their signs; the faulty ones."""
     whole: dict[int, int]
@@ -169,6 +172,7 @@ class _Plan:
             _demand_same_types(night.schema, newest, extra.num_rows - dead.num_rows)
         kept_whole = base.parts(DATA, LINKS, QUARANTINE)
         carried = [part for part in kept_whole if part.shard in as_they_were]
+        items = sum(part.rows for part in carried) + scanned.num_rows
         carried += less(looked_at, dead)
         places = places_of(night.folder, base.parts(DATA, VECTORS), left["content"])
         faulty = scanned.filter(pc.is_null(scanned["sign"]))
@@ -177,6 +181,7 @@ class _Plan:
             night=night,
             carried=carried,
             known={part.file.path: part for part in base.parts(DATA, VECTORS)},
+            items=items + extra.num_rows - dead.num_rows,
             counts=_counts(left, extra, sum(part.rows for part in parts) - extra.num_rows),
             todo=pa.concat_tables([left, faulty]).sort_by(
                 [(name, "ascending") for name in ("unit", "row", "modality")]

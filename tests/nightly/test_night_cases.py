@@ -13,6 +13,7 @@ import yaml
 
 from jobs.cli import main
 from pipeline.dataset import Dataset, open_dataset
+from pipeline.nightly import night as nights
 from pipeline.stages.recipe import Recipe
 from pipeline.work import WorkUnit
 from tests.jobs import killed_after, png
@@ -372,3 +373,16 @@ def test_whether_gone_rows_are_kept_is_a_change(night: Night, spec: Path, source
     assert _dataset(spec).count() == 16
     night()
     assert _dataset(spec).count() == 8
+
+
+def test_a_snapshot_that_would_lack_a_row_is_not_committed(
+    night: Night, spec: Path, source: Path, monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    night()
+    _write(source / "b.parquet", _rows(8, 20))
+    # a comparison that loses a row which was as it was
+    monkeypatch.setattr(nights, "less", lambda parts, dead: list(parts[:-1]))
+    assert main(["nightly", str(spec), "--address", "none"]) == 1
+    assert "20 items are in the source or kept, and the snapshot" in capsys.readouterr().err
+    assert _dataset(spec).version == 1
