@@ -25,9 +25,10 @@ from benchmarks.record import Comparison, write_result
 from benchmarks.setting import ADAPTER, TASK, Options, options_of, parser, scratch
 from benchmarks.timing import Timing, TreeClock, interleave
 from pipeline import open_dataset
-from pipeline.commit import commit
+from pipeline.commit import Snapshot, commit
 from pipeline.export import read_multivectors, to_parquet
 from pipeline.folder import Folder
+from pipeline.manifest import Manifest, parts_of
 from pipeline.schema import embedded_schema, output_schema, vector_fields
 from pipeline.stages.sink import Sink
 
@@ -59,14 +60,14 @@ class Bench:
         schema = output_schema(pa.int64(), [], _vectors(), {"fingerprint": _FINGERPRINT})
         sink = Sink(folder, schema, _FINGERPRINT)
         receipts = [sink(unit, f"{n:032}", ADAPTER) for n, unit in enumerate(self.units)]
-        commit(
-            folder,
+        parts = [part for receipt in receipts for part in parts_of("", receipt)]
+        snapshot = Snapshot(
+            manifest=Manifest.of([], parts),
             schema=schema,
             fingerprint=_FINGERPRINT,
             source_digest=_FINGERPRINT,
-            receipts=receipts,
-            parent=None,
         )
+        commit(folder, snapshot, None)
 
     def write_export(self) -> None:
         """From a committed dataset, as `nightjar export` does."""
