@@ -15,6 +15,7 @@ def parser() -> argparse.ArgumentParser:
 
     _add_embed(commands, "embed", "embed a corpus into a committed Arrow dataset")
     _add_embed(commands, "nightly", "embed what has changed since the last snapshot")
+    _add_plan(commands)
     _add_benchmark(commands)
     show = commands.add_parser("show", help="print what a dataset holds")
     _add_dataset(show)
@@ -75,6 +76,29 @@ def _add_embed(
     _add_run(embed)
     embed.add_argument("--json", action="store_true", help="print the account as JSON")
     embed.set_defaults(command=name)
+
+
+def _add_plan(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    plan = commands.add_parser(
+        "plan", help="say what `nightly` would do, and what it would cost; nothing is written"
+    )
+    plan.add_argument("spec", help="the job spec, a YAML file")
+    _add_run(plan)
+    plan.set_defaults(address="none")
+    plan.add_argument(
+        "--benchmark",
+        metavar="FILE",
+        default="./benchmark/benchmark.json",
+        help="what `nightjar benchmark` wrote of the device that is meant",
+    )
+    plan.add_argument(
+        "--price", type=_above_zero, help="of the device for an hour, in any currency"
+    )
+    plan.add_argument(
+        "--sample", type=_positive, default=10_000, help="rows that are counted, at most about"
+    )
+    plan.add_argument("--json", action="store_true", help="print it as JSON")
+    plan.set_defaults(command="plan")
 
 
 def _add_retry(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:

@@ -98,6 +98,24 @@ def _nightly(arguments: argparse.Namespace) -> None:
     run(arguments.spec, spec, arguments.address, arguments.json)
 
 
+def _plan(arguments: argparse.Namespace) -> None:
+    from pathlib import Path
+
+    from pipeline.spec_file import load_spec
+
+    spec = load_spec(arguments.spec, arguments.overrides)
+    from jobs.plan import run
+
+    run(
+        spec,
+        arguments.address,
+        benchmark=Path(arguments.benchmark),
+        price=arguments.price,
+        sample=arguments.sample,
+        as_json=arguments.json,
+    )
+
+
 def _retry(arguments: argparse.Namespace) -> None:
     storage = _use_storage(arguments.storage)
     from jobs.retry import run
@@ -216,6 +234,7 @@ _COMMANDS: dict[str, Command] = {
     "corpus": _corpus,
     "embed": _embed,
     "nightly": _nightly,
+    "plan": _plan,
     "retry": _retry,
     "checkpoint_tiny": _checkpoint_tiny,
     "checkpoint_full": _checkpoint_full,

@@ -117,6 +117,14 @@ class CheckedJob:
     remembered: Remembered
     """What the plan learned of the shards."""
 
+    def recipes_that_fit(self) -> Mapping[str, Recipe]:
+        """The recipes; where the output holds vectors of one of them, that one for every device."""
+        newest = newest_entry(self.folder)
+        for recipe in self.recipes.values():
+            if newest is not None and newest.fingerprint == recipe.fingerprint:
+                return dict.fromkeys((*self.recipes, "float32", "bfloat16"), recipe)
+        return self.recipes
+
     def snapshot(self, *, keep_gone: bool = False) -> LogEntry | None:
         """The newest entry of the log, when it holds this job's work, and rows that are gone."""
         newest = newest_entry(self.folder)
@@ -128,12 +136,13 @@ class CheckedJob:
         return None
 
 
-def check(spec: JobSpec, *, anew: bool = False) -> CheckedJob:
+def check(spec: JobSpec, *, anew: bool = False, writes: bool = True) -> CheckedJob:
     """Check everything that can be checked before a cluster is started or a weight is loaded.
 
     Args:
         spec: the job.
         anew: whether the output may hold vectors made another way.
+        writes: whether the output is to be written to.
 
     Raises:
         UserError: the spec, its source, checkpoint or output is wrong.
@@ -141,8 +150,9 @@ def check(spec: JobSpec, *, anew: bool = False) -> CheckedJob:
     use_stores(spec.storage)
     checkpoint = open_model(spec.model.path)
     Processor(checkpoint, max_length=spec.model.max_length, max_pixels=spec.model.max_pixels)
-    # nothing would be lost yet: a wrong endpoint is told soon
-    Folder(spec.output.uri, FIRST_PATIENCE).demand_create()
+    if writes:
+        # nothing would be lost yet: a wrong endpoint is told soon
+        Folder(spec.output.uri, FIRST_PATIENCE).demand_create()
     folder = Folder(spec.output.uri)
     remembered = Remembered(folder)
     plan = plan_work(spec, spec.model.max_pixels or checkpoint.pixel_bounds[1], remembered)

@@ -10,8 +10,8 @@ import time
 from dataclasses import asdict, dataclass
 from functools import partial
 
-from jobs.devices import devices
-from jobs.embed import accept, check, report_of, tell_next
+from jobs.devices import Devices, devices
+from jobs.embed import CheckedJob, accept, check, report_of, tell_next
 from pipeline.commit import digest
 from pipeline.dataset import demand_there
 from pipeline.driver import drive
@@ -70,8 +70,7 @@ def nightly(spec: JobSpec, address: str) -> NightReport:
     """
     started = time.monotonic()
     job = check(spec, anew=True)
-    keep_gone = spec.nightly.on_gone == "keep"
-    entry = job.snapshot(keep_gone=keep_gone)
+    entry = job.snapshot(keep_gone=_keeps_gone(spec))
     if entry is not None:
         demand_there(job.folder, entry)
         keep_job(job.folder, spec)
@@ -79,16 +78,7 @@ def nightly(spec: JobSpec, address: str) -> NightReport:
     with devices(spec, job.plan, job.recipes, address) as there:
         keep_job(job.folder, spec)
         job.remembered.keep()
-        night = Night(
-            folder=job.folder,
-            units=job.plan.units,
-            shards=job.plan.shards,
-            schema=there.recipe.schema,
-            fingerprint=there.recipe.fingerprint,
-            scan=there.scan,
-            source_digest=digest(job.plan.units, there.recipe.fingerprint, keep_gone=keep_gone),
-            keep_gone=keep_gone,
-        )
+        night = night_of(job, there)
         base = newest_entry(job.folder)
         outcome = drive(
             job.folder,
@@ -99,3 +89,22 @@ def nightly(spec: JobSpec, address: str) -> NightReport:
         counts = night.counts(base)
     report = report_of(job, outcome, time.monotonic() - started)
     return NightReport(run=report, counts=counts)
+
+
+def night_of(job: CheckedJob, there: Devices) -> Night:
+    """The night of a job."""
+    keep_gone, recipe = _keeps_gone(job.spec), there.recipe
+    return Night(
+        folder=job.folder,
+        units=job.plan.units,
+        shards=job.plan.shards,
+        schema=recipe.schema,
+        fingerprint=recipe.fingerprint,
+        scan=there.scan,
+        source_digest=digest(job.plan.units, recipe.fingerprint, keep_gone=keep_gone),
+        keep_gone=keep_gone,
+    )
+
+
+def _keeps_gone(spec: JobSpec) -> bool:
+    return spec.nightly.on_gone == "keep"

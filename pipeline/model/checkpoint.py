@@ -88,6 +88,11 @@ class Checkpoint:
         """(min_pixels, max_pixels) of a resized image, from the checkpoint's own file."""
         return int(self.preprocessor["min_pixels"]), int(self.preprocessor["max_pixels"])
 
+    @property
+    def patch_size(self) -> int:
+        """Side of an image patch, in pixels."""
+        return int(self.config["vision_config"]["patch_size"])
+
     def demand_dim(self, dim: int | None, field: str = "dim") -> int:
         """The size of a single vector: the full one for None, else one of matryoshka_dims.
 

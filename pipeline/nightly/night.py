@@ -106,14 +106,14 @@ class Night:
         return self._plan(newest).counts
 
     def _plan(self, newest: LogEntry | None) -> "_Plan":
-        base = self._base(newest)
+        base = self.base(newest)
         # what links may refer to may be condemned or withheld without a new snapshot
         state = None if newest is None else (base and base.manifest, *_beside(newest))
         if state not in self._plans:
             self._plans[state] = _Plan.of(self, base)
         return self._plans[state]
 
-    def _base(self, newest: LogEntry | None) -> LogEntry | None:
+    def base(self, newest: LogEntry | None) -> LogEntry | None:
         """The snapshot to go on from: the one that readers get, or else one in the making."""
         if newest is None:
             return None

@@ -28,6 +28,7 @@ from pipeline.stages.scan import concat, scan
 from pipeline.stages.selection import select
 from pipeline.stages.sink import Sink
 from pipeline.stages.source import read_units
+from pipeline.stages.weigh import Weight, weigh
 from pipeline.storage import use_stores
 from pipeline.stores import StoreSpec
 from pipeline.work import Receipt, WorkUnit
@@ -154,6 +155,12 @@ class Recipe:
             scan(rows, numbers[unit], unit.shard, self.schema)
             for unit, rows in self.read([unit for _, unit in numbered])
         )
+
+    def weigh(self, unit: WorkUnit) -> Weight:
+        """What embedding a unit would be for the model."""
+        prepare = self.prepare(expendable=False)
+        ((_, rows),) = self.read([unit])
+        return weigh(prepare(rows), open_model(self.checkpoint).patch_size)
 
     def link(self, unit: WorkUnit) -> Receipt:
         """The link stage, on a unit with links."""
