@@ -25,7 +25,7 @@ from pipeline.shards.remembered import Remembered, inspection_name
 from pipeline.shards.shape import Inspected, UnitSize, agree
 from pipeline.source_spec import SourceSpec
 from pipeline.spec import JobSpec
-from pipeline.storage import StoredObject, demand_unchanged, list_objects
+from pipeline.storage import StoredObject, absolute, demand_unchanged, list_objects
 from pipeline.work import WorkUnit, rows_by_adapter, shard_key
 
 _CONCURRENT_INSPECTIONS = 8
@@ -255,7 +255,8 @@ def _folder(source: SourceSpec, files: Sequence[StoredObject]) -> StoredObject:
     """A folder of images as one object, which is another one when any of its files is."""
     listing = json.dumps([asdict(file) for file in files])
     return StoredObject(
-        uri=" ".join(source.uris),
+        # the same from whichever directory the command is typed in
+        uri=" ".join(map(absolute, source.uris)),
         size=sum(file.size for file in files),
         etag=hashlib.sha256(listing.encode()).hexdigest(),
     )
