@@ -19,9 +19,9 @@ from pipeline.errors import OutputError
 from pipeline.folder import Folder
 from pipeline.log import generation
 from pipeline.manifest import LINKS, Part
+from pipeline.schema import VECTOR_FILE, VECTOR_ROW
 from pipeline.work import WrittenFile
 
-VECTOR_FILE, VECTOR_ROW = "vector_file", "vector_row"
 _FILES_HELD = 2
 
 Load = Callable[[str, Sequence[str]], pa.Table]

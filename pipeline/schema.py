@@ -12,6 +12,7 @@ import pyarrow as pa
 from pipeline.errors import SpecError
 
 HASH = pa.binary(32)
+VECTOR_FILE, VECTOR_ROW = "vector_file", "vector_row"
 RESERVED = (
     "id",
     "modality",
@@ -21,8 +22,10 @@ RESERVED = (
     "source_hash",
     "embedding",
     "multivector",
+    VECTOR_FILE,
+    VECTOR_ROW,
 )
-"""Columns of the output that are ours."""
+"""Columns of the output that are ours, and of its files of links."""
 
 FAULT = (
     pa.field("reason", pa.string()),

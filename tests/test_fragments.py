@@ -16,10 +16,10 @@ from pipeline.commit import Snapshot, commit
 from pipeline.dataset import Dataset, open_dataset
 from pipeline.errors import OutputError
 from pipeline.folder import Folder
-from pipeline.fragments import VECTOR_FILE, VECTOR_ROW, links_schema
+from pipeline.fragments import links_schema
 from pipeline.log import newest_entry
 from pipeline.manifest import DATA, LINKS, VECTORS, Manifest, Part
-from pipeline.schema import output_schema, vector_fields
+from pipeline.schema import VECTOR_FILE, VECTOR_ROW, output_schema, vector_fields
 from pipeline.work import WrittenFile
 
 MADE_BY = hashlib.sha256(b"made by").hexdigest()

@@ -8,10 +8,11 @@ import pyarrow as pa
 
 from pipeline.errors import ConservationError
 from pipeline.folder import Folder
-from pipeline.fragments import VECTOR_FILE, VECTOR_ROW, links_schema, put_table
+from pipeline.fragments import links_schema, put_table
 from pipeline.manifest import LINKS
 from pipeline.nightly.signs import content_of
 from pipeline.records import Records
+from pipeline.schema import VECTOR_FILE, VECTOR_ROW
 from pipeline.stages.contents import asked_of, read_rows
 from pipeline.work import Link, Receipt, WorkUnit
 
