@@ -55,7 +55,8 @@ class Devices:
     ) -> list[Receipt]:
         """Embed or link units, as `driver.Execute`; `again` are the reasons to try again."""
         recipe = replace(self.recipe, revisions=revisions, earlier=earlier, again=again)
-        receipts = list(self.each(recipe.link, [u for u in units if u.links is not None]))
+        linked = opened_together([unit for unit in units if unit.links is not None])
+        receipts = [receipt for some in self.each(recipe.link, linked) for receipt in some]
         embedded = [unit for unit in units if unit.links is None]
         if embedded:
             with display(rows_by_adapter(embedded)) as watch:

@@ -17,7 +17,8 @@ from pipeline.dataset import demand_there
 from pipeline.driver import drive
 from pipeline.job_file import keep_job
 from pipeline.log import newest_entry
-from pipeline.nightly.night import Counts, Night
+from pipeline.nightly.counts import Counts
+from pipeline.nightly.night import Night
 from pipeline.report import RunReport, unchanged
 from pipeline.spec import JobSpec
 
@@ -75,7 +76,7 @@ def nightly(spec: JobSpec, address: str) -> NightReport:
         demand_there(job.folder, entry)
         keep_job(job.folder, spec)
         return NightReport(run=unchanged(spec.output.uri, entry, job.plan.skipped), counts=None)
-    with devices(spec, job.plan, job.recipes, address) as there:
+    with devices(spec, job.plan, job.recipes_that_fit(), address) as there:
         keep_job(job.folder, spec)
         job.remembered.keep()
         night = night_of(job, there)

@@ -18,9 +18,10 @@ from jobs.nightly import night_of
 from pipeline.benchmark.forecast import Speed, read_speed
 from pipeline.log import newest_entry
 from pipeline.manifest import read_void
-from pipeline.nightly.night import Counts
+from pipeline.nightly.counts import Counts
 from pipeline.records import Records
 from pipeline.spec import JobSpec
+from pipeline.stages.flow import opened_together
 from pipeline.stages.weigh import Weight, total
 from pipeline.work import WorkUnit
 
@@ -133,7 +134,7 @@ def _forecast(
     todo = [units[key] for key in missing]
     rows = sum(unit.rows for unit in todo)
     chosen = _even(todo, sample)
-    weighed = total(there.each(there.recipe.weigh, chosen))
+    weighed = total(there.each(there.recipe.weigh, opened_together(chosen)))
     weight = weighed.times(rows / weighed.rows) if weighed.rows else weighed
     hours = None if speed is None else _hours(speed, weight)
     return Forecast(

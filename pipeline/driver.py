@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 import pyarrow as pa
 
 from pipeline.commit import Snapshot, commit, find_snapshot, reconcile
-from pipeline.errors import CommitConflict, ConservationError, RunError
+from pipeline.errors import CommitConflict, ConservationError, OutputError, RunError
 from pipeline.folder import Folder
 from pipeline.log import LogEntry, newest_entry
 from pipeline.manifest import Manifest, Part, Shard, lenders, parts_of, read_manifest, read_void
@@ -122,31 +122,50 @@ def drive(
         RunError: what was written is not there, or rows are missing.
         CommitConflict: others kept committing to this output.
     """
-    done, records = _Done(execute=execute, again=again), None
+    done = _Done(execute=execute, again=again)
     for _ in range(_ROUNDS):
         newest = newest_entry(folder)
-        wanted = plan(newest)
-        there = find_snapshot(newest, wanted.source_digest, wanted.fingerprint)
-        if there is not None and not again:
-            return Outcome(entry=there, receipts=None, resumed=[])
-        records = records or Records(folder, wanted.fingerprint)
-        void = read_void(folder, newest)
-        units, standing, written = done.all_of(wanted, records, void)
-        if written is not None:
-            _demand_there(folder, records, written, newest)
+        try:
+            outcome = _round(folder, plan(newest), newest, done, accept)
+        except (OutputError, FileNotFoundError):
+            # what it went by may have been collected meanwhile
+            if newest_entry(folder) == newest:
+                raise
             continue
-        receipts = reconcile(units, standing.receipts)
-        snapshot = wanted.snapshot(units, receipts)
-        if there is None or read_manifest(folder, there.manifest) != snapshot.manifest:
-            accept(snapshot, receipts)
-            there = None
-            with suppress(CommitConflict):
-                there = commit(folder, snapshot, newest)
-        if there is not None:
-            return Outcome(entry=there, receipts=receipts, resumed=done.before)
+        if outcome is not None:
+            return outcome
     raise CommitConflict(
         f"{folder.uri!r}: others committed {_ROUNDS} times meanwhile; run the same command again"
     )
+
+
+def _round(
+    folder: Folder,
+    wanted: Wanted,
+    newest: LogEntry | None,
+    done: "_Done",
+    accept: Callable[[Snapshot, Sequence[Receipt]], None],
+) -> Outcome | None:
+    """Do what is not done, or else commit; None when the state is to be looked at again."""
+    there = find_snapshot(newest, wanted.source_digest, wanted.fingerprint)
+    if there is not None and not done.again:
+        return Outcome(entry=there, receipts=None, resumed=[])
+    void = read_void(folder, newest)
+    records = done.records_of(folder, wanted.fingerprint)
+    units, standing, written = done.all_of(wanted, records, void)
+    if written is not None:
+        _demand_there(folder, records, written, newest)
+        return None
+    receipts = reconcile(units, standing.receipts)
+    snapshot = wanted.snapshot(units, receipts)
+    if there is None or read_manifest(folder, there.manifest) != snapshot.manifest:
+        accept(snapshot, receipts)
+        there = None
+        with suppress(CommitConflict):
+            there = commit(folder, snapshot, newest)
+    if there is None:
+        return None
+    return Outcome(entry=there, receipts=receipts, resumed=done.before)
 
 
 @dataclass(kw_only=True)
@@ -158,6 +177,12 @@ class _Done:
     before: list[Receipt] = field(default_factory=list)
     """Of the units that were done before it began."""
     _begun: bool = False
+    _records: Records | None = None
+
+    def records_of(self, folder: Folder, fingerprint: str) -> Records:
+        """The records, each of which is read once."""
+        self._records = self._records or Records(folder, fingerprint)
+        return self._records
 
     def all_of(
         self, wanted: Wanted, records: Records, void: Collection[str]

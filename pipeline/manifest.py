@@ -24,6 +24,7 @@ from pipeline.errors import OutputError
 from pipeline.folder import Folder
 from pipeline.log import (
     MANIFESTS,
+    Kind,
     LogEntry,
     content_name,
     read_condemned,
@@ -240,7 +241,7 @@ def read_manifest(folder: Folder, name: str) -> Manifest:
 
 def read_void(folder: Folder, newest: LogEntry | None) -> frozenset[str]:
     """Paths of the files that no later snapshot may use: those that were condemned, and those of
-    snapshots that were rolled back, unless readers get them in another.
+    snapshots that were rolled back, unless they are of another as well.
 
     Raises:
         OutputError: a list or a manifest is missing or damaged.
@@ -249,12 +250,13 @@ def read_void(folder: Folder, newest: LogEntry | None) -> frozenset[str]:
     if newest is None or not newest.withheld:
         return condemned
     doubted: set[str] = set()
-    for version in newest.withheld:
-        manifest = read_entry(folder, version).manifest
-        if manifest not in condemned:
-            doubted |= read_manifest(folder, manifest).sizes.keys()
-    trusted = read_manifest(folder, read_entry(folder, newest.published).manifest)
-    return condemned | (doubted - trusted.sizes.keys())
+    trusted: set[str] = set()
+    for version in range(1, newest.version + 1):
+        entry = read_entry(folder, version)
+        if entry.kind is Kind.SNAPSHOT and entry.manifest not in condemned:
+            files = read_manifest(folder, entry.manifest).sizes.keys()
+            (doubted if version in newest.withheld else trusted).update(files)
+    return condemned | (doubted - trusted)
 
 
 def put_manifest(folder: Folder, manifest: Manifest, condemned: Collection[str]) -> str:

@@ -4,7 +4,6 @@ from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
-from itertools import repeat
 
 import numpy as np
 import pyarrow as pa
@@ -34,10 +33,10 @@ def base_rows(folder: Folder, newest: LogEntry | None, parts: Sequence[Part]) ->
         rows = reader.rows(part, [*_COMPARED, *kept])
         living = np.ones(part.file.rows, np.bool_)
         living[list(part.dead)] = False
-        ids, tasks, modalities, hashes = (rows[name].to_pylist() for name in _COMPARED)
-        values = zip(*(rows[name].to_pylist() for name in kept), strict=True)
-        of_rows = values if kept else repeat((), rows.num_rows)
-        found = signs(part.shard, schema, ids, tasks, modalities, hashes, of_rows)
+        tasks, modalities, hashes = (rows[name].to_pylist() for name in _COMPARED[1:])
+        columns = [rows[name].combine_chunks() for name in kept]
+        ids = rows["id"].combine_chunks()
+        found = signs(part.shard, schema, ids, tasks, modalities, hashes, columns)
         where = [
             pa.array([number] * rows.num_rows, pa.int32()),
             pa.array(np.flatnonzero(living), pa.int32()),
@@ -56,6 +55,24 @@ def less(parts: Sequence[Part], dead: pa.Table) -> list[Part]:
         for number, part in enumerate(parts)
     ]
     return [part for part in left if part.rows]
+
+
+def apart(parts: Sequence[Part], kept: pa.Table) -> list[Part]:
+    """Of some parts the rows that are kept though they are gone, as parts of no shard.
+
+    A shard that is as it was is not looked at, and so nothing may hide in it that it has not.
+    """
+    living: defaultdict[int, set[int]] = defaultdict(set)
+    for number, at in zip(kept["part"].to_pylist(), kept["at"].to_pylist(), strict=True):
+        living[number].add(at)
+    return [
+        replace(
+            parts[number],
+            shard="",
+            dead=tuple(at for at in range(parts[number].file.rows) if at not in rows),
+        )
+        for number, rows in sorted(living.items())
+    ]
 
 
 def places_of(

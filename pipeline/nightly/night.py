@@ -7,13 +7,13 @@
         of the source       content that was embedded once -> linked to it
                             else the first of its content  -> embedded, the others linked to that
 
-The plan follows from the source and the snapshot alone, so a run that was cut off makes the same
-units again and finds those that are done. Units that another source left behind, embedded and never
-committed, are looked at only for what would otherwise be embedded.
+The plan follows from the source and the snapshot, so a run that was cut off makes the same units
+again and finds those that are done. Units that were left behind, embedded and never committed, by a
+run of another source, are looked at only for what would otherwise be embedded.
 """
 
 from collections import defaultdict
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -21,10 +21,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from pipeline.dataset import demand_there
 from pipeline.driver import Wanted
 from pipeline.errors import SpecError
 from pipeline.folder import Folder
-from pipeline.log import LogEntry, read_entry
+from pipeline.log import Kind, LogEntry, read_condemned, read_entry
 from pipeline.manifest import (
     DATA,
     LINKS,
@@ -37,30 +38,15 @@ from pipeline.manifest import (
     read_manifest,
     read_void,
 )
-from pipeline.nightly.base import Place, base_rows, less, places_of
+from pipeline.nightly.base import Place, apart, base_rows, less, places_of
 from pipeline.nightly.changes import first_of_each, match
+from pipeline.nightly.counts import Counts, count
 from pipeline.records import Records
 from pipeline.schema import difference
 from pipeline.work import Item, Link, Receipt, WorkUnit
 
 Scan = Callable[[Sequence[tuple[int, WorkUnit]]], pa.Table]
 """Reads numbered units; their items, a table with `unit`, `row`, `modality` and their signs."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Counts:
-    """What a night found, in items: a row with a text and an image is two."""
-
-    carried: int = 0
-    """In the snapshot before, and as they were."""
-    new: int = 0
-    """Of a name (id, task, modality) that the snapshot before has not."""
-    changed: int = 0
-    """Of a name that it has, with other content."""
-    updated: int = 0
-    """Of a name that it has, with the same content, and other kept columns or another shard."""
-    gone: int = 0
-    """Of the snapshot before, with a name that the source has not."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -114,14 +100,20 @@ class Night:
         return self._plans[state]
 
     def base(self, newest: LogEntry | None) -> LogEntry | None:
-        """The snapshot to go on from: the one that readers get, or else one in the making."""
+        """The snapshot to go on from: the one that readers get, or else the last that was made in
+        the same way and not rolled back; None for none."""
         if newest is None:
             return None
-        published = newest
-        if newest.published != newest.snapshot:
-            published = read_entry(self.folder, newest.published)
-        both = (published, newest)
-        return next((entry for entry in both if entry.fingerprint == self.fingerprint), None)
+        if newest.published == newest.snapshot and newest.fingerprint == self.fingerprint:
+            return newest
+        made = (n for n in range(newest.version, 0, -1) if n not in newest.withheld)
+        for version in (newest.published, *made):
+            entry = read_entry(self.folder, version)
+            if entry.kind is Kind.SNAPSHOT and entry.fingerprint == self.fingerprint:
+                # one that was collected since is no base, and nor is any before it
+                gone = entry.manifest in read_condemned(self.folder, newest)
+                return None if gone else entry
+        return None
 
 
 def _beside(newest: LogEntry) -> tuple[str | None, tuple[int, ...]]:
@@ -150,9 +142,11 @@ class _Plan:
     @classmethod
     def of(cls, night: Night, newest: LogEntry | None) -> "_Plan":
         """Compare the source with the snapshot of an entry; None for nothing."""
-        base = (
-            Manifest.of((), ()) if newest is None else read_manifest(night.folder, newest.manifest)
-        )
+        base = Manifest.of((), ())
+        if newest is not None:
+            # what is carried is not looked at again before the commit
+            demand_there(night.folder, newest)
+            base = read_manifest(night.folder, newest.manifest)
         same = newest is not None and difference(night.schema, newest.row_schema) is None
         before = {(s.key, s.size, s.etag) for s in base.shards} if same else set()
         as_they_were = {s.key for s in night.shards if (s.key, s.size, s.etag) in before}
@@ -166,14 +160,15 @@ class _Plan:
         matched = match(well["sign"], rows["sign"])
         left = well.filter(pa.array(~matched.source))
         extra = rows.filter(pa.array(~matched.base))
-        dead = extra
+        kept = extra.slice(0, 0)
         if night.keep_gone:
-            dead = extra.filter(pc.is_in(extra["name"], well["name"].combine_chunks()))
-            _demand_same_types(night.schema, newest, extra.num_rows - dead.num_rows)
+            named = pc.is_in(extra["name"], well["name"].combine_chunks())
+            kept = extra.filter(pc.invert(named))
+            _demand_same_types(night.schema, newest, kept.num_rows)
         kept_whole = base.parts(DATA, LINKS, QUARANTINE)
         carried = [part for part in kept_whole if part.shard in as_they_were]
         items = sum(part.rows for part in carried) + scanned.num_rows
-        carried += less(looked_at, dead)
+        carried += [*less(looked_at, extra), *apart(looked_at, kept)]
         places = places_of(night.folder, base.parts(DATA, VECTORS), left["content"])
         faulty = scanned.filter(pc.is_null(scanned["sign"]))
         units, counts = np.unique(scanned["unit"].to_numpy(), return_counts=True)
@@ -181,8 +176,8 @@ class _Plan:
             night=night,
             carried=carried,
             known={part.file.path: part for part in base.parts(DATA, VECTORS)},
-            items=items + extra.num_rows - dead.num_rows,
-            counts=_counts(left, extra, sum(part.rows for part in parts) - extra.num_rows),
+            items=items + kept.num_rows,
+            counts=count(left, extra, sum(part.rows for part in parts) - extra.num_rows),
             todo=pa.concat_tables([left, faulty]).sort_by(
                 [(name, "ascending") for name in ("unit", "row", "modality")]
             ),
@@ -206,14 +201,17 @@ class _Plan:
         strays = records.units() - committed - units.keys()
         left_behind = [
             part
-            for receipt in records.standing(strays, void).receipts.values()
+            for _, receipt in sorted(records.standing(strays, void).receipts.items())
             for part in parts_of("", receipt)
             if part.kind == DATA
         ]
         lacking = [units[key] for key in missing]
-        wanted = self.todo.filter(pc.is_in(self.todo["unit"], pa.array(lacking, pa.int32())))
-        self.known |= {part.file.path: part for part in left_behind}
-        self.places |= places_of(self.night.folder, left_behind, wanted["content"])
+        # of what is to be embedded: to find another row's content would change units that are done
+        embedded = self.todo.filter(pa.array(~self._is_later()))
+        wanted = embedded.filter(pc.is_in(embedded["unit"], pa.array(lacking, pa.int32())))
+        self.known = {part.file.path: part for part in left_behind} | self.known
+        found = places_of(self.night.folder, left_behind, wanted["content"])
+        self.places = found | self.places
         return list(self._to_embed().values())
 
     def _to_embed(self) -> dict[int, WorkUnit]:
@@ -280,21 +278,3 @@ def _demand_same_types(schema: pa.Schema, newest: LogEntry | None, kept: int) ->
             f"nightly.on_gone: keep, but {kept:,} rows that are gone from the source have other "
             f"columns than it has now ({differs}); use delete, or another output.uri"
         )
-
-
-def _counts(left: pa.Table, extra: pa.Table, carried: int) -> Counts:
-    before = dict(zip(extra["name"].to_pylist(), extra["content"].to_pylist(), strict=True))
-    names = left["name"].to_pylist()
-    known = [(before[name], content) for name, content in _named(left) if name in before]
-    updated = sum(then == now for then, now in known)
-    return Counts(
-        carried=carried,
-        new=len(names) - len(known),
-        changed=len(known) - updated,
-        updated=updated,
-        gone=len(before.keys() - set(names)),
-    )
-
-
-def _named(table: pa.Table) -> Iterator[tuple[bytes, bytes]]:
-    return zip(table["name"].to_pylist(), table["content"].to_pylist(), strict=True)

@@ -8,11 +8,12 @@ one sign among 10 billion are less likely than 1 in 10 to the 18.
 """
 
 import hashlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from itertools import repeat
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 SIGN = pa.binary(16)
 SIGNS = pa.schema([pa.field("sign", SIGN), pa.field("content", SIGN), pa.field("name", SIGN)])
@@ -21,11 +22,11 @@ SIGNS = pa.schema([pa.field("sign", SIGN), pa.field("content", SIGN), pa.field("
 def signs(
     shard: str,
     schema: pa.Schema,
-    ids: Iterable[Any],
+    ids: pa.Array,
     tasks: Sequence[str],
     modalities: Sequence[str],
     source_hashes: Sequence[bytes],
-    kept: Iterable[tuple[Any, ...]],
+    kept: Sequence[pa.Array],
 ) -> pa.Table:
     """The signs of some rows of a shard.
 
@@ -36,14 +37,36 @@ def signs(
         tasks: likewise.
         modalities: likewise.
         source_hashes: likewise.
-        kept: the values of the kept columns, in the order of the schema.
+        kept: the kept columns, in the order of the schema.
     """
     typed = shard + "".join(f"\n{field.name} {field.type}" for field in own_fields(schema))
-    names = [_digest(*parts) for parts in zip(tasks, modalities, map(_plain, ids), strict=True)]
+    spelled = map(_plain, values_of(ids))
+    names = [_digest(*parts) for parts in zip(tasks, modalities, spelled, strict=True)]
     contents = list(map(content_of, tasks, source_hashes))
-    of_rows = zip(repeat(typed), names, source_hashes, map(repr, kept), strict=False)
+    rows = zip(*map(values_of, kept), strict=True) if kept else repeat(())
+    of_rows = zip(repeat(typed), names, source_hashes, map(repr, rows), strict=False)
     columns = [[_digest(*parts) for parts in of_rows], contents, names]
     return pa.table([pa.array(column, SIGN) for column in columns], schema=SIGNS)
+
+
+def values_of(array: pa.Array) -> list[Any]:
+    """Values with a spelling each; times are whole numbers, since not all are one of Python's."""
+    kind = array.type
+    if pa.types.is_struct(kind):
+        parts = [values_of(part) for part in array.flatten()]
+        rows = zip(*parts, strict=True) if parts else repeat((), len(array))
+        there = array.is_valid().to_pylist()
+        return [row if valid else None for row, valid in zip(rows, there, strict=True)]
+    if pa.types.is_list(kind) or pa.types.is_large_list(kind):
+        inner, first = values_of(array.flatten()), 0
+        lists: list[Any] = []
+        for length in pc.list_value_length(array).to_pylist():
+            lists.append(None if length is None else inner[first : first + length])
+            first += length or 0
+        return lists
+    if pa.types.is_temporal(kind) and not pa.types.is_interval(kind):
+        array = array.cast(pa.int32() if kind.bit_width == 32 else pa.int64())
+    return list(array.to_pylist())
 
 
 def own_fields(schema: pa.Schema) -> list[pa.Field]:

@@ -14,7 +14,7 @@ import pyarrow as pa
 from pipeline.errors import Reason
 from pipeline.tasks import TASKS, Modality
 
-_OF_IMAGE = (Reason.IMAGE_NOT_FOUND, Reason.UNSAFE_PATH)
+OF_IMAGE = (Reason.IMAGE_NOT_FOUND, Reason.UNSAFE_PATH)
 """Faults of reading that leave a text of the same row whole."""
 
 
@@ -48,7 +48,7 @@ def asked_of(row: Mapping[str, Any]) -> list[Asked]:
     """What a row from `read_rows` asks for; at least one."""
     asked = []
     if row["reason"] is not None:
-        of_image = row["reason"] in _OF_IMAGE
+        of_image = row["reason"] in OF_IMAGE
         fault = (row["reason"], row["stage"], row["message"])
         asked = [Asked(modality=Modality.IMAGE if of_image else None, content=b"", fault=fault)]
         if not of_image:

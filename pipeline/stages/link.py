@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from pipeline.errors import ConservationError
 from pipeline.folder import Folder
@@ -75,18 +76,20 @@ class Linker:
     def _table(
         self, rows: pa.Table, links: Sequence[Link], hashes: Sequence[bytes | None]
     ) -> pa.Table:
-        kept = rows["kept"].to_pylist()
+        kept = rows["kept"].combine_chunks()
         columns: dict[str, list[Any]] = {
-            "id": rows["id"].to_pylist(),
-            "task": rows["task"].to_pylist(),
             "modality": [link.item.modality for link in links],
             "source_hash": list(hashes),
             VECTOR_FILE: [link.path for link in links],
             VECTOR_ROW: [link.at for link in links],
         }
+        own = {"id": rows["id"], "task": rows["task"]} | {
+            name: pa.array(values, self._schema.field(name).type)
+            for name, values in columns.items()
+        }
+        # as Arrow has them: not every value of a kept column is one of Python
         arrays = [
-            pa.array(columns.get(f.name) or [values[f.name] for values in kept], f.type)
-            for f in self._schema
+            own[name] if name in own else pc.struct_field(kept, name) for name in self._schema.names
         ]
         return pa.table(arrays, schema=self._schema)
 

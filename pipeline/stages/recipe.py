@@ -28,7 +28,7 @@ from pipeline.stages.scan import concat, scan
 from pipeline.stages.selection import select
 from pipeline.stages.sink import Sink
 from pipeline.stages.source import read_units
-from pipeline.stages.weigh import Weight, weigh
+from pipeline.stages.weigh import Weight, total, weigh
 from pipeline.storage import use_stores
 from pipeline.stores import StoreSpec
 from pipeline.work import Receipt, WorkUnit
@@ -156,18 +156,16 @@ class Recipe:
             for unit, rows in self.read([unit for _, unit in numbered])
         )
 
-    def weigh(self, unit: WorkUnit) -> Weight:
-        """What embedding a unit would be for the model."""
-        prepare = self.prepare(expendable=False)
-        ((_, rows),) = self.read([unit])
-        return weigh(prepare(rows), open_model(self.checkpoint).patch_size)
+    def weigh(self, units: Sequence[WorkUnit]) -> Weight:
+        """What embedding units of one segment and adapter would be for the model."""
+        prepare, patch = self.prepare(expendable=False), open_model(self.checkpoint).patch_size
+        return total(weigh(prepare(rows), patch) for _, rows in self.read(units))
 
-    def link(self, unit: WorkUnit) -> Receipt:
-        """The link stage, on a unit with links."""
+    def link(self, units: Sequence[WorkUnit]) -> list[Receipt]:
+        """The link stage, on units with links, of one segment and adapter."""
         self._begin()
         linker = Linker(Folder(self.output), self.schema, self.fingerprint, self.revisions)
-        ((_, rows),) = self.read([unit])
-        return linker(rows, unit)
+        return [linker(rows, unit) for unit, rows in self.read(units)]
 
     def prepare(self, expendable: bool = True) -> Prepare:
         """The prepare stage.

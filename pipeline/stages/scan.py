@@ -6,6 +6,7 @@ item: unit (number in the list), row, modality, and its signs; a faulty one has 
 from collections.abc import Iterable
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from pipeline.nightly.signs import SIGNS, own_fields, signs
 from pipeline.stages.contents import asked_of, read_rows
@@ -37,11 +38,11 @@ def scan(rows: pa.Table, number: int, shard: str, schema: pa.Schema) -> pa.Table
     found = signs(
         shard,
         schema,
-        taken["id"].to_pylist(),
+        taken["id"].combine_chunks(),
         taken["task"].to_pylist(),
         [str(each.modality) for _, each in well],
         [each.source_hash or b"" for _, each in well],
-        (tuple(values[name] for name in kept) for values in taken["kept"].to_pylist()),
+        [pc.struct_field(taken["kept"].combine_chunks(), name) for name in kept],
     )
     nothing = pa.table([pa.nulls(len(faulty), f.type) for f in SIGNS], schema=SIGNS)
     numbers = rows["row"].to_pylist()

@@ -1,11 +1,12 @@
 """Selection: of a unit's source rows, what some items are of."""
 
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable, Mapping
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from pipeline.stages.contents import OF_IMAGE
 from pipeline.work import Item
 
 _OTHER = {"text": "image", "image": "text"}
@@ -29,4 +30,21 @@ def select(rows: pa.Table, items: Iterable[Item]) -> pa.Table:
         field = rows.schema.field(at)
         left = pc.if_else(pa.array(done, pa.bool_()), pa.scalar(None, field.type), rows[modality])
         rows = rows.set_column(at, field, left)
+    return _without_faults_of_images(rows, wanted)
+
+
+def _without_faults_of_images(rows: pa.Table, wanted: Mapping[int, Collection[str]]) -> pa.Table:
+    """The rows, those well again whose image alone is faulty and is not wanted."""
+    numbers, reasons = rows["row"].to_pylist(), rows["reason"].to_pylist()
+    well = pa.array(
+        [
+            reason in OF_IMAGE and "image" not in wanted[row]
+            for row, reason in zip(numbers, reasons, strict=True)
+        ],
+        pa.bool_(),
+    )
+    for name in ("reason", "stage", "message"):
+        at = rows.schema.get_field_index(name)
+        left = pc.if_else(well, pa.scalar(None, pa.string()), rows[name])
+        rows = rows.set_column(at, rows.schema.field(at), left)
     return rows

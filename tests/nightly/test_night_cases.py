@@ -2,7 +2,7 @@
 
 import dataclasses
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ from jobs.cli import main
 from pipeline.dataset import Dataset, open_dataset
 from pipeline.nightly import night as nights
 from pipeline.stages.recipe import Recipe
-from pipeline.work import WorkUnit
+from pipeline.work import Link, WorkUnit
 from tests.jobs import killed_after, png
 
 Night = Callable[..., dict[str, Any]]
@@ -307,6 +307,10 @@ def test_a_night_after_embed_goes_on_with_its_snapshot_and_embed_with_a_nights(
     assert "up to date" in capsys.readouterr().out
 
 
+def _other(links: Sequence[Link] | None) -> tuple[Link, ...]:
+    return tuple(dataclasses.replace(link, content="00" * 16) for link in links or ())
+
+
 def test_a_link_whose_row_is_not_what_was_compared_is_refused(
     night: Night, source: Path, monkeypatch: pytest.MonkeyPatch, spec: Path
 ) -> None:
@@ -316,9 +320,8 @@ def test_a_link_whose_row_is_not_what_was_compared_is_refused(
     _write(source / "a.parquet", rows)
     link = Recipe.link
 
-    def other(recipe: Recipe, unit: WorkUnit) -> Any:
-        links = tuple(dataclasses.replace(one, content="00" * 16) for one in unit.links or ())
-        return link(recipe, dataclasses.replace(unit, links=links))
+    def other(recipe: Recipe, units: Sequence[WorkUnit]) -> Any:
+        return link(recipe, [dataclasses.replace(u, links=_other(u.links)) for u in units])
 
     monkeypatch.setattr(Recipe, "link", other)
     assert main(["nightly", str(spec), "--address", "none"]) == 1
@@ -386,3 +389,89 @@ def test_a_snapshot_that_would_lack_a_row_is_not_committed(
     assert main(["nightly", str(spec), "--address", "none"]) == 1
     assert "20 items are in the source or kept, and the snapshot" in capsys.readouterr().err
     assert _dataset(spec).version == 1
+
+
+def test_a_row_that_is_kept_does_not_hide_in_a_shard_that_has_it_no_more(
+    night: Night, spec: Path, source: Path
+) -> None:
+    keep = "nightly.on_gone=keep"
+    night(keep)
+    _write(source / "a.parquet", _rows(0, 7))
+    night(keep)
+    assert _dataset(spec).count() == 16
+    # in another shard, with another text, while its own stays as it is
+    _write(source / "b.parquet", [*_rows(8, 16), *_rows(7, 8, body="anew")])
+    assert night(keep)["embedded"] == {"text": 1}
+    assert sorted(_dataset(spec).to_table(["id"])["id"].to_pylist()) == list(range(16))
+    _write(source / "b.parquet", _rows(8, 16))
+    night(keep)
+    assert _dataset(spec).count() == 16
+    night()
+    assert _dataset(spec).count() == 15, "and it goes when rows that are gone are to go"
+    assert main(["verify", str(spec.parent / "out")]) == 0
+
+
+def test_kept_columns_that_are_no_values_of_python_are_carried_and_linked(
+    night: Night, spec: Path, source: Path
+) -> None:
+    def write(name: str, rows: int, first: int) -> None:
+        whens = pa.array([10**12 + n for n in range(rows)], pa.int64()).cast(pa.timestamp("s"))
+        columns = {"doc": range(first, first + rows), "body": [f"b{n % 3}" for n in range(rows)]}
+        table = pa.table(columns | {"title": whens, "page": pa.nulls(rows, pa.binary())})
+        pq.write_table(table, source / f"{name}.tmp")
+        (source / f"{name}.tmp").rename(source / f"{name}.parquet")
+
+    write("a", 6, 0)
+    write("b", 3, 10)
+    assert night()["embedded"] == {"text": 3}
+    write("b", 4, 10)
+    assert _found(night()) == (9, 1, 0, 0, 0)
+    assert _dataset(spec).to_table(["title"]).num_rows == 10
+
+
+def test_a_row_of_a_lost_image_and_a_text_that_another_row_shares_is_set_aside_once(
+    night: Night, spec: Path, source: Path
+) -> None:
+    described = yaml.safe_load(spec.read_text())
+    spec.write_text(yaml.safe_dump(described))
+    for name in ("a", "b"):
+        rows = {"doc": [1, 2], "body": ["", ""], "page": [None, "lost.png"], "title": ["x", "y"]}
+        rows["doc"] = [n + 10 * (name == "b") for n in (1, 2)]
+        pq.write_table(pa.table(rows), source / f"{name}.parquet")
+    _write_more = {"doc": [5], "body": ["well"], "page": pa.nulls(1, pa.string()), "title": ["z"]}
+    pq.write_table(pa.table(_write_more), source / "c.parquet")
+    account = night("compute.unit_rows=1")
+    assert account["quarantined"] == {"empty_input": 4, "image_not_found": 2}
+    assert account["embedded"] == {"text": 1}
+
+
+def test_a_night_does_not_carry_a_file_that_is_gone(
+    night: Night, spec: Path, source: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    night()
+    lost = _dataset(spec).files[0].path
+    (spec.parent / "out" / lost).unlink()
+    _write(source / "b.parquet", _rows(8, 15))
+    assert main(["nightly", str(spec), "--address", "none"]) == 2
+    assert f"{lost}, a file of version 1, is gone" in capsys.readouterr().err
+    assert _dataset(spec).version == 1
+
+
+def test_what_was_rolled_back_is_no_base_after_a_rollback_to_another_generation(
+    night: Night, spec: Path, source: Path
+) -> None:
+    out, shorter = str(spec.parent / "out"), "model.max_length=32"
+    night()
+    night(shorter)
+    _write(source / "b.parquet", _rows(8, 20))
+    night(shorter)
+    doubted = {file.path for file in _dataset(spec).files} - {
+        file.path for file in _dataset(spec, 2).files
+    }
+    assert main(["rollback", out, "2"]) == 0
+    assert main(["rollback", out, "1"]) == 0
+    _write(source / "b.parquet", [*_rows(8, 21), *_rows(30, 31, body="owl 3")])
+    account = night(shorter)
+    assert account["embedded"] == {"text": 5}, "of 5 new contents"
+    assert doubted.isdisjoint(file.path for file in _dataset(spec).files)
+    assert _dataset(spec).count() == 22

@@ -1,12 +1,11 @@
 """When two rows are the same: every way in which they may differ is another sign."""
 
-import datetime
 from typing import Any
 
 import pyarrow as pa
 import pytest
 
-from pipeline.nightly.signs import content_of, signs
+from pipeline.nightly.signs import content_of, signs, values_of
 from pipeline.schema import output_schema
 
 _ROW = {
@@ -32,11 +31,11 @@ def _signs(schema: pa.Schema | None = None, **changes: Any) -> dict[str, bytes]:
     table = signs(
         row["shard"],
         schema or _schema(pa.int64(), *_TYPES),
-        [row["id"]],
+        pa.array([row["id"]]),
         [row["task"]],
         [row["modality"]],
         [row["source_hash"]],
-        [row["kept"]],
+        [pa.array([value]) for value in row["kept"]],
     )
     (found,) = table.to_pylist()
     return found
@@ -86,8 +85,44 @@ def test_parts_do_not_run_into_each_other() -> None:
     assert _signs(id="1 2")["name"] != _signs(id="1", task="2code.query")["name"]
 
 
-def test_values_of_any_kind_have_a_sign() -> None:
-    at = datetime.datetime(2026, 1, 1, tzinfo=datetime.UTC)
-    kept = ([1, 2], {"a": at}, float("nan"))
-    assert _signs(kept=kept)["sign"] == _signs(kept=kept)["sign"]
-    assert _signs(id="\ud800")["name"] != _signs(id="\ud801")["name"]
+@pytest.mark.parametrize(
+    ("kind", "one", "other"),
+    [
+        (pa.timestamp("s"), 10**12, 10**12 + 1),
+        (pa.timestamp("ns"), 1, 2),
+        (pa.timestamp("ns", "UTC"), 1, 2),
+        (pa.duration("ns"), 1, 2),
+        (pa.date32(), 10**7, 10**7 + 1),
+        (pa.time64("ns"), 1, 2),
+        (pa.float64(), float("nan"), 0.0),
+        (pa.list_(pa.timestamp("ns")), [1, 2], [1, 3]),
+        (pa.list_(pa.int8()), [1], None),
+        (pa.struct([("a", pa.timestamp("ns")), ("b", pa.int8())]), (1, 2), (1, 3)),
+        (pa.map_(pa.string(), pa.int8()), [("a", 1)], [("a", 2)]),
+        (pa.decimal128(9, 2), 1, 2),
+    ],
+    ids=str,
+)
+def test_values_of_any_kind_have_a_sign(kind: pa.DataType, one: Any, other: Any) -> None:
+    def spelled(value: Any) -> str:
+        if pa.types.is_struct(kind):
+            parts = [
+                pa.array([v], pa.int64()).cast(f.type) for v, f in zip(value, kind, strict=True)
+            ]
+            return repr(values_of(pa.StructArray.from_arrays(parts, fields=list(kind))))
+        if pa.types.is_list(kind) and pa.types.is_temporal(kind.value_type):
+            return repr(values_of(pa.array([value], pa.list_(pa.int64())).cast(kind)))
+        if pa.types.is_temporal(kind):
+            wide = pa.int32() if kind.bit_width == 32 else pa.int64()
+            return repr(values_of(pa.array([value], wide).cast(kind)))
+        return repr(values_of(pa.array([value], kind)))
+
+    assert spelled(one) == spelled(one) != spelled(other)
+
+
+def test_a_struct_with_a_field_name_twice_and_slices_have_their_values() -> None:
+    parts = [pa.array([1, 2, 3]), pa.array(["a", "b", "c"])]
+    twice = pa.StructArray.from_arrays(parts, fields=[pa.field("x", p.type) for p in parts])
+    assert values_of(twice.slice(1)) == [(2, "b"), (3, "c")]
+    lists = pa.array([[1], None, [2, 3], []])
+    assert values_of(lists.slice(1)) == [None, [2, 3], []]

@@ -83,6 +83,8 @@ def test_other_rows_than_those_that_were_to_be_tried_are_refused(
 
 def test_only_the_rows_to_be_tried_are_read_again(folder: Folder, first: Receipt) -> None:
     rows = pa.table({"row": range(4), "text": list("abcd"), "image": pa.nulls(4, pa.binary())})
+    for name in ("reason", "stage", "message"):
+        rows = rows.append_column(name, pa.nulls(4, pa.string()))
     found = Earlier(folder, first, ["oom"]).rows(rows)
     assert found.select(["row", "text"]).to_pylist() == [
         {"row": 1, "text": "b"},

@@ -159,10 +159,11 @@ def test_the_collector_deletes_garbage_and_nothing_else(
     (kept,) = _paths(dataset, "data")
     stray = f"{kept.removesuffix('.arrow')}0.arrow"
     dataset.put(stray, b"of an attempt that did not count")
+    dataset.put(stray.replace("data/", "links/"), b"of another")
     become("collector")
     folder = Folder(lake.output)
     assert main(["gc", lake.output, "--abandoned", "--delete"]) == 0
-    assert "deleted 1 files" in capsys.readouterr().out
+    assert "deleted 2 files" in capsys.readouterr().out
     assert _paths(folder, "data") == [kept]
     assert list_versions(folder) == [1, 2]
     for kind in ("work", "log"):
