@@ -126,7 +126,8 @@ def drive(
     for _ in range(_ROUNDS):
         newest = newest_entry(folder)
         try:
-            outcome = _round(folder, plan(newest), newest, done, accept)
+            void = read_void(folder, newest)
+            outcome = _round(folder, plan(newest), newest, void, done, accept)
         except (OutputError, FileNotFoundError):
             # what it went by may have been collected meanwhile
             if newest_entry(folder) == newest:
@@ -143,6 +144,7 @@ def _round(
     folder: Folder,
     wanted: Wanted,
     newest: LogEntry | None,
+    void: Collection[str],
     done: "_Done",
     accept: Callable[[Snapshot, Sequence[Receipt]], None],
 ) -> Outcome | None:
@@ -150,7 +152,6 @@ def _round(
     there = find_snapshot(newest, wanted.source_digest, wanted.fingerprint)
     if there is not None and not done.again:
         return Outcome(entry=there, receipts=None, resumed=[])
-    void = read_void(folder, newest)
     records = done.records_of(folder, wanted.fingerprint)
     units, standing, written = done.all_of(wanted, records, void)
     if written is not None:

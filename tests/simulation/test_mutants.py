@@ -28,7 +28,7 @@ from tests.simulation.store import Store
 
 _TRIED = "    except OSError as error:\n        try:\n            return folder.get(name)\n"
 _NEWEST = "        newest = newest_entry(folder)\n"
-_JUDGED = "        void = read_void(folder, newest)\n"
+_JUDGED = "            void = read_void(folder, newest)\n"
 
 
 def _mutant(module: ModuleType, name: str, *changes: tuple[str, str]) -> Callable[..., object]:
@@ -142,8 +142,8 @@ def test_a_failure_that_is_taken_for_success_is_found(
 def test_a_driver_that_judges_by_what_was_condemned_before_the_newest_entry_is_found(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    early = _JUDGED.replace("newest)", "newest_entry(folder))")
-    mutant = _mutant(driving, "drive", (_JUDGED, ""), (_NEWEST, f"{early}{_NEWEST}"))
+    early = _JUDGED.strip().replace("newest)", "newest_entry(folder))")
+    mutant = _mutant(driving, "drive", (_JUDGED, ""), (_NEWEST, f"        {early}\n{_NEWEST}"))
     # the simulated drivers hold the name
     monkeypatch.setattr("tests.simulation.dataset.drive", mutant)
     assert _loses(found(kinds=COLLECTED))
