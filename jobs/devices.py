@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
+from itertools import islice
 from typing import Protocol, TypeVar
 
 import pyarrow as pa
@@ -65,10 +66,9 @@ class Devices:
 
     def scan(self, units: Sequence[tuple[int, WorkUnit]]) -> pa.Table:
         """Say of each item of numbered units what it is: a table as of `stages.scan`."""
-        numbers = {unit: number for number, unit in units}
+        left = iter(units)
         groups = [
-            [(numbers[unit], unit) for unit in group]
-            for group in opened_together([unit for _, unit in units])
+            list(islice(left, len(group))) for group in opened_together([unit for _, unit in units])
         ]
         return concat(self.each(self.recipe.scan, groups))
 

@@ -75,12 +75,21 @@ def embed(spec: JobSpec, address: str) -> RunReport:
     job = check(spec)
     entry = job.snapshot()
     if entry is not None:
-        # no cluster is started for nothing; another job may have been begun here meanwhile, and
-        # what is gone on with is the one whose snapshot is there
-        demand_there(job.folder, entry)
-        keep_job(job.folder, spec)
-        return unchanged(spec.output.uri, entry, job.plan.skipped)
+        return report_of_nothing(job, entry)
     return report_of(job, finish(job, address), time.monotonic() - started)
+
+
+def report_of_nothing(job: "CheckedJob", entry: LogEntry) -> RunReport:
+    """The account of a run that found its snapshot there: no cluster is started for nothing.
+
+    Raises:
+        OutputError: a file of the snapshot is missing or cut.
+    """
+    demand_there(job.folder, entry)
+    # another job may have been begun here meanwhile, and what is gone on with is the one whose
+    # snapshot is there
+    keep_job(job.folder, job.spec)
+    return unchanged(job.spec.output.uri, entry, job.plan.skipped)
 
 
 def report_of(job: "CheckedJob", outcome: Outcome, seconds: float) -> RunReport:
@@ -187,7 +196,7 @@ def finish(job: CheckedJob, address: str, again: frozenset[str] = frozenset()) -
             source_digest=digest(job.plan.units, recipe.fingerprint),
         )
 
-        def plan(newest: LogEntry | None) -> Wanted:
+        def plan(newest: LogEntry | None, void: frozenset[str]) -> Wanted:
             demand_fit(job.folder, newest, recipe.schema, [recipe.fingerprint])
             return wanted
 
@@ -199,7 +208,7 @@ def finish(job: CheckedJob, address: str, again: frozenset[str] = frozenset()) -
             _tell_rest(job.plan, units)
             return there.execute(again, units, revisions, earlier)
 
-        plan(newest_entry(job.folder))
+        plan(newest_entry(job.folder), frozenset())
         keep_job(job.folder, job.spec)
         job.remembered.keep()
         return drive(

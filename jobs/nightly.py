@@ -11,15 +11,14 @@ from dataclasses import asdict, dataclass
 from functools import partial
 
 from jobs.devices import Devices, devices
-from jobs.embed import CheckedJob, accept, check, report_of, tell_next
+from jobs.embed import CheckedJob, accept, check, report_of, report_of_nothing, tell_next
 from pipeline.commit import digest
-from pipeline.dataset import demand_there
 from pipeline.driver import drive
 from pipeline.job_file import keep_job
 from pipeline.log import newest_entry
 from pipeline.nightly.counts import Counts
 from pipeline.nightly.night import Night
-from pipeline.report import RunReport, unchanged
+from pipeline.report import RunReport
 from pipeline.spec import JobSpec
 
 
@@ -73,9 +72,7 @@ def nightly(spec: JobSpec, address: str) -> NightReport:
     job = check(spec, anew=True)
     entry = job.snapshot(keep_gone=_keeps_gone(spec))
     if entry is not None:
-        demand_there(job.folder, entry)
-        keep_job(job.folder, spec)
-        return NightReport(run=unchanged(spec.output.uri, entry, job.plan.skipped), counts=None)
+        return NightReport(run=report_of_nothing(job, entry), counts=None)
     with devices(spec, job.plan, job.recipes_that_fit(), address) as there:
         keep_job(job.folder, spec)
         job.remembered.keep()

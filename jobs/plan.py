@@ -127,10 +127,10 @@ def _forecast(
     job: CheckedJob, there: Devices, speed: Speed | None, price: float | None, sample: int
 ) -> Forecast:
     night, newest = night_of(job, there), newest_entry(job.folder)
-    wanted = night.wanted(newest)
+    void = read_void(job.folder, newest)
+    wanted = night.wanted(newest, void)
     units = wanted.keyed(wanted.units)
-    records = Records(job.folder, there.recipe.fingerprint)
-    missing = records.standing(units, read_void(job.folder, newest)).missing
+    missing = Records(job.folder, there.recipe.fingerprint).standing(units, void).missing
     todo = [units[key] for key in missing]
     rows = sum(unit.rows for unit in todo)
     chosen = _even(todo, sample)

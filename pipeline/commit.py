@@ -36,6 +36,8 @@ from pipeline.software import installed
 from pipeline.spec import LimitsSpec
 from pipeline.work import Receipt, WorkUnit, tally
 
+ROUNDS = 10
+"""In which whoever decides by a state that another has changed decides anew."""
 _RECORDED = ("nightjar", "ray", "torch", "transformers", "pyarrow", "pillow")
 
 
@@ -209,6 +211,13 @@ def amend(folder: Folder, changed: LogEntry) -> LogEntry:
     if _append(folder, entry).commit_id != entry.commit_id:
         raise _conflict(folder, entry.version)
     return entry
+
+
+def contended(folder: Folder) -> CommitConflict:
+    """Others were faster in every one of `ROUNDS`."""
+    return CommitConflict(
+        f"{folder.uri!r}: others committed {ROUNDS} times meanwhile; run the same command again"
+    )
 
 
 def _commit_fields(version: int) -> dict[str, Any]:

@@ -14,15 +14,13 @@ from dataclasses import dataclass, field
 
 import pyarrow as pa
 
-from pipeline.commit import Snapshot, commit, find_snapshot, reconcile
+from pipeline.commit import ROUNDS, Snapshot, commit, contended, find_snapshot, reconcile
 from pipeline.errors import CommitConflict, ConservationError, OutputError, RunError
 from pipeline.folder import Folder
 from pipeline.log import LogEntry, newest_entry
 from pipeline.manifest import Manifest, Part, Shard, lenders, parts_of, read_manifest, read_void
 from pipeline.records import Records, Standing
 from pipeline.work import Receipt, WorkUnit
-
-_ROUNDS = 10
 
 Execute = Callable[
     [Sequence[WorkUnit], Mapping[str, int], Mapping[str, Receipt]], Sequence[Receipt]
@@ -103,7 +101,7 @@ class Wanted:
 
 def drive(
     folder: Folder,
-    plan: Callable[[LogEntry | None], Wanted],
+    plan: Callable[[LogEntry | None, frozenset[str]], Wanted],
     *,
     execute: Execute,
     accept: Callable[[Snapshot, Sequence[Receipt]], None],
@@ -113,7 +111,8 @@ def drive(
 
     Args:
         folder: the dataset's root.
-        plan: called with the newest entry of the log; the snapshot that is to follow it.
+        plan: called with the newest entry of the log and the paths that may not be used; the
+            snapshot that is to follow.
         execute: called with the units that are not done.
         accept: called before a commit, with all receipts; it raises to refuse it.
         again: reasons; what was set aside for one of them is tried once more.
@@ -123,11 +122,11 @@ def drive(
         CommitConflict: others kept committing to this output.
     """
     done = _Done(execute=execute, again=again)
-    for _ in range(_ROUNDS):
+    for _ in range(ROUNDS):
         newest = newest_entry(folder)
         try:
             void = read_void(folder, newest)
-            outcome = _round(folder, plan(newest), newest, void, done, accept)
+            outcome = _round(folder, plan(newest, void), newest, void, done, accept)
         except (OutputError, FileNotFoundError):
             # what it went by may have been collected meanwhile
             if newest_entry(folder) == newest:
@@ -135,9 +134,7 @@ def drive(
             continue
         if outcome is not None:
             return outcome
-    raise CommitConflict(
-        f"{folder.uri!r}: others committed {_ROUNDS} times meanwhile; run the same command again"
-    )
+    raise contended(folder)
 
 
 def _round(

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+from numpy.typing import NDArray
 
 from pipeline.errors import OutputError
 from pipeline.folder import Folder
@@ -141,9 +142,12 @@ class FragmentReader:
         return self._held[path].select(list(columns))
 
 
-def _living(table: pa.Table, part: Part) -> pa.Table:
-    if not part.dead:
-        return table
-    living = np.ones(table.num_rows, np.bool_)
+def living_rows(part: Part) -> NDArray[np.bool_]:
+    """Which rows of a part's file the snapshot holds, [rows of the file]."""
+    living = np.ones(part.file.rows, np.bool_)
     living[list(part.dead)] = False
-    return table.filter(pa.array(living))
+    return living
+
+
+def _living(table: pa.Table, part: Part) -> pa.Table:
+    return table.filter(pa.array(living_rows(part))) if part.dead else table

@@ -9,13 +9,12 @@ import re
 from collections.abc import Callable
 from contextlib import suppress
 
-from pipeline.commit import amend
+from pipeline.commit import ROUNDS, amend, contended
 from pipeline.dataset import demand_there, find_version
 from pipeline.errors import CommitConflict, OutputError
 from pipeline.folder import Folder
 from pipeline.log import Kind, LogEntry, demand_committed, read_condemned, read_entry
 
-_ROUNDS = 10
 _TAG = re.compile(r"[a-z][a-z0-9._-]{0,62}")
 _MOST_TAGS = 100
 """Every entry of the log repeats them."""
@@ -151,7 +150,7 @@ def _snapshot(folder: Folder, newest: LogEntry, version: int | str) -> int:
 
 def _amended(folder: Folder, change: Callable[[LogEntry], LogEntry]) -> LogEntry:
     """Commit a change, decided anew as often as others commit before it."""
-    for _ in range(_ROUNDS):
+    for _ in range(ROUNDS):
         newest = demand_committed(folder)
         changed = change(newest)
         state = (changed.published, changed.tags)
@@ -159,6 +158,4 @@ def _amended(folder: Folder, change: Callable[[LogEntry], LogEntry]) -> LogEntry
             return newest
         with suppress(CommitConflict):
             return amend(folder, changed)
-    raise CommitConflict(
-        f"{folder.uri!r}: others committed {_ROUNDS} times meanwhile; run the same command again"
-    )
+    raise contended(folder)

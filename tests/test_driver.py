@@ -31,7 +31,7 @@ def _drive(folder: Folder, written_to: Folder, shards: Sequence[int] = (0, 1)) -
     )
     return drive(
         folder,
-        lambda newest: wanted,
+        lambda newest, void: wanted,
         execute=execute,
         accept=lambda *judged: None,
     )

@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow as pa
 
 from pipeline.folder import Folder
-from pipeline.fragments import FragmentReader, read_columns
+from pipeline.fragments import FragmentReader, living_rows, read_columns
 from pipeline.log import LogEntry
 from pipeline.manifest import Part
 from pipeline.nightly.signs import SIGNS, content_of, own_fields, signs
@@ -31,15 +31,13 @@ def base_rows(folder: Folder, newest: LogEntry | None, parts: Sequence[Part]) ->
     kept = [field.name for field in own_fields(schema)[1:]]
     for number, part in enumerate(parts):
         rows = reader.rows(part, [*_COMPARED, *kept])
-        living = np.ones(part.file.rows, np.bool_)
-        living[list(part.dead)] = False
         tasks, modalities, hashes = (rows[name].to_pylist() for name in _COMPARED[1:])
         columns = [rows[name].combine_chunks() for name in kept]
         ids = rows["id"].combine_chunks()
         found = signs(part.shard, schema, ids, tasks, modalities, hashes, columns)
         where = [
             pa.array([number] * rows.num_rows, pa.int32()),
-            pa.array(np.flatnonzero(living), pa.int32()),
+            pa.array(np.flatnonzero(living_rows(part)), pa.int32()),
         ]
         tables.append(pa.table([*where, *found.columns], schema=BASE))
     return pa.concat_tables(tables)

@@ -15,6 +15,7 @@ run of another source, are looked at only for what would otherwise be embedded.
 from collections import defaultdict
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 
 import numpy as np
 import pyarrow as pa
@@ -36,7 +37,6 @@ from pipeline.manifest import (
     Shard,
     parts_of,
     read_manifest,
-    read_void,
 )
 from pipeline.nightly.base import Place, apart, base_rows, less, places_of
 from pipeline.nightly.changes import first_of_each, match
@@ -71,12 +71,21 @@ class Night:
     """Whether rows that are gone from the source stay."""
     _plans: dict[object, "_Plan"] = field(default_factory=dict)
 
-    def wanted(self, newest: LogEntry | None) -> Wanted:
-        """The snapshot that is to follow a state of the dataset."""
+    @cached_property
+    def _records(self) -> Records:
+        # records never change, so each is read once
+        return Records(self.folder, self.fingerprint)
+
+    def wanted(self, newest: LogEntry | None, void: frozenset[str]) -> Wanted:
+        """The snapshot that is to follow a state of the dataset.
+
+        Args:
+            newest: entry of the log.
+            void: paths of files that may not be used then.
+        """
         plan = self._plan(newest)
-        records = Records(self.folder, self.fingerprint)
         return Wanted(
-            units=plan.embedded(records, read_void(self.folder, newest)),
+            units=plan.embedded(self._records, void),
             shards=self.shards,
             schema=self.schema,
             fingerprint=self.fingerprint,
@@ -199,12 +208,7 @@ class _Plan:
             return list(chosen.values())
         committed = {part.unit for part in self.known.values()}
         strays = records.units() - committed - units.keys()
-        left_behind = [
-            part
-            for _, receipt in sorted(records.standing(strays, void).receipts.items())
-            for part in parts_of("", receipt)
-            if part.kind == DATA
-        ]
+        left_behind = _data_of(records.standing(strays, void).receipts)
         lacking = [units[key] for key in missing]
         # of what is to be embedded: to find another row's content would change units that are done
         embedded = self.todo.filter(pa.array(~self._is_later()))
@@ -232,14 +236,9 @@ class _Plan:
         Args:
             receipts: of those, by key.
         """
-        written = [
-            part
-            for receipt in receipts.values()
-            for part in parts_of("", receipt)
-            if part.kind == DATA
-        ]
         later = self.todo.filter(pa.array(self._is_later()))
-        places = self.places | places_of(self.night.folder, written, later["content"])
+        written = places_of(self.night.folder, _data_of(receipts), later["content"])
+        places = self.places | written
         links: defaultdict[int, list[Link]] = defaultdict(list)
         orphans: defaultdict[int, list[Item]] = defaultdict(list)
         for row in later.to_pylist():
@@ -268,6 +267,12 @@ class _Plan:
             ],
             np.bool_,
         )
+
+
+def _data_of(receipts: Mapping[str, Receipt]) -> list[Part]:
+    """The data files of some units, in the order of their keys."""
+    parts = (part for _, receipt in sorted(receipts.items()) for part in parts_of("", receipt))
+    return [part for part in parts if part.kind == DATA]
 
 
 def _demand_same_types(schema: pa.Schema, newest: LogEntry | None, kept: int) -> None:

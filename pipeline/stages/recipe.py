@@ -150,10 +150,10 @@ class Recipe:
 
     def scan(self, numbered: Sequence[tuple[int, WorkUnit]]) -> pa.Table:
         """The items of units of one segment and adapter, each with its number: see `scan`."""
-        numbers = {unit: number for number, unit in numbered}
+        read = self.read([unit for _, unit in numbered])
         return concat(
-            scan(rows, numbers[unit], unit.shard, self.schema)
-            for unit, rows in self.read([unit for _, unit in numbered])
+            scan(rows, number, unit.shard, self.schema)
+            for (number, _), (unit, rows) in zip(numbered, read, strict=True)
         )
 
     def weigh(self, units: Sequence[WorkUnit]) -> Weight:

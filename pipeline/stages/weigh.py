@@ -62,15 +62,11 @@ def weigh(prepared: pa.Table, patch: int) -> Weight:
 
 def total(weights: Iterable[Weight]) -> Weight:
     """The sum."""
-    rows = patches = aside = 0
-    items: Counter[str] = Counter()
-    tokens: Counter[str] = Counter()
-    for weight in weights:
-        rows, patches, aside = (
-            rows + weight.rows,
-            patches + weight.patches,
-            aside + weight.aside,
-        )
-        items += weight.items
-        tokens += weight.tokens
-    return Weight(rows=rows, items=items, tokens=tokens, patches=patches, aside=aside)
+    found = list(weights)
+    return Weight(
+        rows=sum(weight.rows for weight in found),
+        items=sum((weight.items for weight in found), Counter()),
+        tokens=sum((weight.tokens for weight in found), Counter()),
+        patches=sum(weight.patches for weight in found),
+        aside=sum(weight.aside for weight in found),
+    )

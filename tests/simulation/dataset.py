@@ -125,7 +125,7 @@ def driver(  # type: ignore[no-untyped-def]
             source_digest=digest(units, made_by),
         )
 
-        def fitting(newest: LogEntry | None) -> Wanted:
+        def fitting(newest: LogEntry | None, void: frozenset[str]) -> Wanted:
             demand_fit(folder, newest, SCHEMA, [made_by])
             return wanted
 
