@@ -78,7 +78,7 @@ def measure_here(request: Request, threads: int | None = None) -> Measurement:
 
     from pipeline.benchmark.measure import measure
     from pipeline.model.engine import Engine
-    from pipeline.stages.recipe import open_model
+    from pipeline.stages.opened import open_model
 
     if threads is not None:
         torch.set_num_threads(threads)

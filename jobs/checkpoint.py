@@ -7,7 +7,7 @@ from pipeline.model.attention import choose_kernel
 from pipeline.model.backbone import Backbone
 from pipeline.model.geometry import FULL, tiny_geometry
 from pipeline.model.random_checkpoint import write_random_checkpoint
-from pipeline.stages.recipe import open_model
+from pipeline.stages.opened import open_model
 
 
 def make_tiny(directory: str, seed: int, hidden: int) -> None:

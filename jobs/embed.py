@@ -19,7 +19,7 @@ from itertools import islice
 
 from jobs.devices import devices
 from jobs.printed import printed
-from pipeline.commit import Snapshot, demand_fit, demand_healthy, digest, find_snapshot
+from pipeline.commit import Snapshot, demand_fit, digest, find_snapshot
 from pipeline.dataset import demand_there, read_quarantine
 from pipeline.driver import Outcome, Wanted, drive
 from pipeline.errors import RunError
@@ -31,9 +31,11 @@ from pipeline.patience import FIRST_PATIENCE
 from pipeline.report import RunReport, account, unchanged
 from pipeline.shards.remembered import Remembered
 from pipeline.spec import JobSpec
+from pipeline.stages.opened import open_model
 from pipeline.stages.plan import Plan, plan_work
-from pipeline.stages.recipe import Recipe, open_model
+from pipeline.stages.recipe import Recipe
 from pipeline.storage import use_stores
+from pipeline.verdict import PUBLISHED, Verdict, demand_healthy
 from pipeline.work import Receipt, WorkUnit
 
 _EXAMPLES = 3
@@ -220,7 +222,9 @@ def finish(job: CheckedJob, address: str, again: frozenset[str] = frozenset()) -
         )
 
 
-def accept(folder: Folder, spec: JobSpec, snapshot: Snapshot, receipts: Sequence[Receipt]) -> None:
+def accept(
+    folder: Folder, spec: JobSpec, snapshot: Snapshot, receipts: Sequence[Receipt]
+) -> Verdict:
     """Refuse too large a quarantine, and name some of what is in it: nothing else would.
 
     Raises:
@@ -233,6 +237,7 @@ def accept(folder: Folder, spec: JobSpec, snapshot: Snapshot, receipts: Sequence
             message, locator = printed(row["message"]), printed(row["locator"])
             error.add_note(f"  {row['reason']}: {message}\n    {locator}")
         raise
+    return PUBLISHED
 
 
 def _tell_rest(plan: Plan, units: Sequence[WorkUnit]) -> None:

@@ -21,7 +21,7 @@ def show(uri: str, last: int) -> None:
     entries = read_log(folder)
     newest = entries[-1]
     condemned = read_condemned(folder, newest)
-    told = [_of_first(entries[0]), *(_change(*pair) for pair in pairwise(entries))]
+    told = [_of_snapshot(entries[0]), *(_change(*pair) for pair in pairwise(entries))]
     print(f"{'version':>7}  {'committed':<25}  {'readers get':>11}  what")
     for entry, what in list(zip(entries, told, strict=True))[: -last - 1 : -1]:
         is_gone = entry.kind is Kind.SNAPSHOT and entry.manifest in condemned
@@ -32,7 +32,10 @@ def show(uri: str, last: int) -> None:
             *(["collected"] if is_gone else []),
         ]
         more = f" ({', '.join(marks)})" if marks else ""
-        print(f"{entry.version:>7}  {entry.created_at:<25}  {entry.published:>11}  {what}{more}")
+        readers = entry.published or "none"
+        print(f"{entry.version:>7}  {entry.created_at:<25}  {readers:>11}  {what}{more}")
+        for reason in entry.refused if entry.kind is Kind.SNAPSHOT else ():
+            print(f"{'':>48}refused: {reason}")
     if last < len(entries):
         print(f"{len(entries) - last:,} older; --last {len(entries)} lists all")
 
@@ -61,16 +64,18 @@ def _tell_published(uri: str, entry: LogEntry) -> None:
     print(f"{uri}: readers get version {entry.published}")
 
 
-def _of_first(entry: LogEntry) -> str:
-    return f"{entry.kind}: {entry.rows:,} rows, {entry.quarantined:,} quarantined"
+def _of_snapshot(entry: LogEntry) -> str:
+    what = entry.kind if entry.published == entry.version else "candidate"
+    return f"{what}: {entry.rows:,} rows, {entry.quarantined:,} quarantined"
 
 
 def _change(before: LogEntry, entry: LogEntry) -> str:
     match entry.kind:
         case Kind.SNAPSHOT:
-            return _of_first(entry)
+            return _of_snapshot(entry)
         case Kind.PUBLISH | Kind.ROLLBACK:
-            return f"{entry.kind}: version {entry.published} instead of {before.published}"
+            earlier = before.published or "none"
+            return f"{entry.kind}: version {entry.published} instead of {earlier}"
         case Kind.TAG:
             named = dict(entry.tags.items() - before.tags.items())
             gone = before.tags.keys() - entry.tags.keys()

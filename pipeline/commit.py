@@ -18,7 +18,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from pipeline.errors import CommitConflict, ConservationError, OutputError, RunError
+from pipeline.errors import CommitConflict, ConservationError, OutputError
 from pipeline.folder import Folder, settle
 from pipeline.log import (
     FORMAT,
@@ -33,8 +33,8 @@ from pipeline.log import (
 from pipeline.manifest import Manifest, put_manifest
 from pipeline.schema import difference
 from pipeline.software import installed
-from pipeline.spec import LimitsSpec
-from pipeline.work import Receipt, WorkUnit, tally
+from pipeline.verdict import PUBLISHED, Verdict
+from pipeline.work import Receipt, WorkUnit
 
 ROUNDS = 10
 """In which whoever decides by a state that another has changed decides anew."""
@@ -136,31 +136,9 @@ class Snapshot:
     """From `digest`."""
 
 
-def demand_healthy(manifest: Manifest, receipts: Sequence[Receipt], limits: LimitsSpec) -> None:
-    """Refuse a snapshot with too much set aside: more often a fault of the run than of the rows.
-
-    Args:
-        manifest: of the snapshot.
-        receipts: of what was done for it.
-        limits: of the job.
-
-    Raises:
-        RunError: says how much was set aside and why, and the way out.
-    """
-    aside, items = manifest.quarantined, manifest.rows + manifest.quarantined
-    quarantined = tally(receipts).quarantined
-    reasons = ", ".join(f"{n:,} {reason}" for reason, n in quarantined.most_common())
-    if not manifest.rows:
-        raise RunError(f"all {items:,} items were quarantined ({reasons}); nothing was committed")
-    if aside / items > limits.quarantine_share:
-        raise RunError(
-            f"limits.quarantine_share: {limits.quarantine_share:g}, but {aside / items:.2%} of the "
-            f"{items:,} items were quarantined ({reasons}); nothing was committed; mend the "
-            "source, or raise the limit and run the same command again: what is embedded is kept"
-        )
-
-
-def commit(folder: Folder, snapshot: Snapshot, parent: LogEntry | None) -> LogEntry:
+def commit(
+    folder: Folder, snapshot: Snapshot, parent: LogEntry | None, verdict: Verdict = PUBLISHED
+) -> LogEntry:
     """Make a snapshot the next version.
 
     Args:
@@ -179,7 +157,9 @@ def commit(folder: Folder, snapshot: Snapshot, parent: LogEntry | None) -> LogEn
         **_commit_fields(version),
         kind=Kind.SNAPSHOT,
         snapshot=version,
-        published=version,
+        published=version if verdict.publish else 0 if parent is None else parent.published,
+        refused=list(verdict.refused),
+        quality=dict(verdict.quality),
         manifest=name,
         rows=snapshot.manifest.rows,
         quarantined=snapshot.manifest.quarantined,

@@ -238,23 +238,40 @@ def open_dataset(uri: str, version: int | str | None = None) -> Dataset:
         version: a number or a tag; None for the snapshot that is published.
 
     Raises:
-        OutputError: no dataset is there, it has no such version or has it no more, or it was
-            written by a newer Nightjar.
+        OutputError: no dataset is there, it has no such version or has it no more, nothing is
+            published yet, or it was written by a newer Nightjar.
     """
     folder = Folder(uri)
     newest = demand_committed(folder)
     if read_format(folder) is None:
         raise OutputError(f"{uri!r} has a log and no {FORMAT}: it is not whole")
-    named = newest.published if version is None else find_version(folder, newest, version)
+    if version is None:
+        named = published_version(folder, newest)
+    else:
+        named = find_version(folder, newest, version)
     entry = newest if named == newest.version else read_entry(folder, named)
     if entry.kind is not Kind.SNAPSHOT:
-        entry = read_entry(folder, entry.published)
+        entry = read_entry(folder, published_version(folder, entry))
     if version is not None and entry.manifest in read_condemned(folder, newest):
         raise OutputError(
             f"{uri!r}: version {version} was collected by `nightjar gc`; `nightjar versions {uri}` "
             "lists what is left"
         )
     return Dataset(folder, entry)
+
+
+def published_version(folder: Folder, entry: LogEntry) -> int:
+    """The version whose snapshot readers get, as of an entry.
+
+    Raises:
+        OutputError: none yet.
+    """
+    if not entry.published:
+        raise OutputError(
+            f"{folder.uri!r}: nothing is published yet; version {entry.snapshot} is a candidate: "
+            f"`nightjar publish {folder.uri} {entry.snapshot}` gives it to readers"
+        )
+    return entry.published
 
 
 def find_version(folder: Folder, newest: LogEntry, version: int | str) -> int:

@@ -20,6 +20,7 @@ from pipeline.folder import Folder
 from pipeline.log import LogEntry, newest_entry
 from pipeline.manifest import Manifest, Part, Shard, lenders, parts_of, read_manifest, read_void
 from pipeline.records import Records, Standing
+from pipeline.verdict import Verdict
 from pipeline.work import Receipt, WorkUnit
 
 Execute = Callable[
@@ -27,6 +28,9 @@ Execute = Callable[
 ]
 """Embeds units and records them, under the revisions named by key; returns their receipts. Of units
 that have an earlier receipt, by key, only what was set aside is tried again."""
+
+Accept = Callable[[Snapshot, Sequence[Receipt]], Verdict]
+"""Says whether readers get a snapshot; it raises when it is not even to be committed."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -104,7 +108,7 @@ def drive(
     plan: Callable[[LogEntry | None, frozenset[str]], Wanted],
     *,
     execute: Execute,
-    accept: Callable[[Snapshot, Sequence[Receipt]], None],
+    accept: Accept,
     again: frozenset[str] = frozenset(),
 ) -> Outcome:
     """See to it that the snapshot that is wanted is committed.
@@ -114,7 +118,7 @@ def drive(
         plan: called with the newest entry of the log and the paths that may not be used; the
             snapshot that is to follow.
         execute: called with the units that are not done.
-        accept: called before a commit, with all receipts; it raises to refuse it.
+        accept: called before a commit, with all receipts; it says whether readers get it.
         again: reasons; what was set aside for one of them is tried once more.
 
     Raises:
@@ -143,7 +147,7 @@ def _round(
     newest: LogEntry | None,
     void: Collection[str],
     done: "_Done",
-    accept: Callable[[Snapshot, Sequence[Receipt]], None],
+    accept: Accept,
 ) -> Outcome | None:
     """Do what is not done, or else commit; None when the state is to be looked at again."""
     there = find_snapshot(newest, wanted.source_digest, wanted.fingerprint)
@@ -157,10 +161,9 @@ def _round(
     receipts = reconcile(units, standing.receipts)
     snapshot = wanted.snapshot(units, receipts)
     if there is None or read_manifest(folder, there.manifest) != snapshot.manifest:
-        accept(snapshot, receipts)
-        there = None
+        verdict, there = accept(snapshot, receipts), None
         with suppress(CommitConflict):
-            there = commit(folder, snapshot, newest)
+            there = commit(folder, snapshot, newest, verdict)
     if there is None:
         return None
     return Outcome(entry=there, receipts=receipts, resumed=done.before)

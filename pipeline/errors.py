@@ -12,6 +12,7 @@
     │   ├── CommitConflict     another driver committed first
     │   ├── SourceChanged      an object was replaced while the run read it
     │   ├── DeviceLost         the device fails whatever it is asked: only a new process can use it
+    │   ├── CanaryDrift        a worker does not compute what others did
     │   ├── Stalled            nothing has moved for longer than limits.stall
     │   └── UnexpectedError    an exception of a worker that is none of these: a bug, shown whole
     └── RowError               one row cannot be embedded: it becomes a quarantine row
@@ -77,6 +78,10 @@ class DeviceLost(RunError):
 
 class HeadLost(RunError):
     """The cluster is gone: its head does not answer any more."""
+
+
+class CanaryDrift(RunError):
+    """A worker does not make of fixed items what others made of them."""
 
 
 class Stalled(RunError):

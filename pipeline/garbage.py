@@ -81,7 +81,7 @@ def find_garbage(folder: Folder, keep: int = KEPT_SNAPSHOTS, abandoned: bool = F
     condemned = read_condemned(folder, newest)
     snapshots = {entry.version: entry for entry in entries if entry.kind is Kind.SNAPSHOT}
     last = sorted(snapshots)[-keep:] if keep else ()
-    kept = {newest.published, newest.snapshot, *newest.tags.values(), *last}
+    kept = {newest.published, newest.snapshot, *newest.tags.values(), *last} - {0}
     live = _named(folder, (snapshots[version] for version in kept))
     expired = [
         entry

@@ -49,7 +49,7 @@ class Kind(StrEnum):
     """What an entry of the log changed; it repeats the rest of the state before it."""
 
     SNAPSHOT = "snapshot"
-    """There is one more snapshot, and readers get it."""
+    """There is one more snapshot; readers get it, or it is a candidate until it is published."""
     PUBLISH = "publish"
     """Readers get another snapshot."""
     ROLLBACK = "rollback"
@@ -75,7 +75,7 @@ class LogEntry:
     snapshot: int
     """The version that made the snapshot described here: this one, or the last that made one."""
     published: int
-    """The version whose snapshot readers get."""
+    """The version whose snapshot readers get; 0 for none."""
     manifest: str
     """Path of the manifest below the root; its name is its sha256."""
     rows: int
@@ -94,6 +94,10 @@ class LogEntry:
     """Of the software that made it."""
     tags: dict[str, int] = field(default_factory=dict)
     """Versions that have a name, and are kept for as long as they have it."""
+    refused: list[str] = field(default_factory=list)
+    """Why the gate did not give readers the snapshot described here, a sentence each."""
+    quality: dict[str, float] = field(default_factory=dict)
+    """How well queries find their documents in it, from `nightly.quality`; empty for not asked."""
     withheld: list[int] = field(default_factory=list)
     """Versions that were rolled back: what they added is not used for later ones."""
     condemned: str | None = None

@@ -5,12 +5,13 @@ two who decide at once are told of each other, and a reader never sees half of a
 """
 
 import dataclasses
+import operator
 import re
 from collections.abc import Callable
 from contextlib import suppress
 
 from pipeline.commit import ROUNDS, amend, contended
-from pipeline.dataset import demand_there, find_version
+from pipeline.dataset import demand_there, find_version, published_version
 from pipeline.errors import CommitConflict, OutputError
 from pipeline.folder import Folder
 from pipeline.log import Kind, LogEntry, demand_committed, read_condemned, read_entry
@@ -48,7 +49,8 @@ def publish(folder: Folder, version: int | str) -> LogEntry:
 def roll_back(folder: Folder, version: int | str) -> LogEntry:
     """Give readers an earlier snapshot again; the newest entry then.
 
-    What later snapshots of the same generation added is withheld: no run uses its vectors again.
+    What later snapshots of the same generation added is withheld: no run uses its vectors again. So
+    to go back to the published one itself is to discard the candidates after it.
 
     Args:
         folder: the dataset's root.
@@ -61,7 +63,7 @@ def roll_back(folder: Folder, version: int | str) -> LogEntry:
 
     def change(newest: LogEntry) -> LogEntry:
         chosen = _snapshot(folder, newest, version)
-        if chosen > newest.published:
+        if chosen > published_version(folder, newest):
             raise OutputError(
                 f"version {chosen} is newer than the published one, {newest.published}; `nightjar "
                 f"publish {folder.uri} {version}` goes forward to it"
@@ -103,7 +105,8 @@ def tag(folder: Folder, name: str, version: int | str | None = None) -> LogEntry
         )
 
     def change(newest: LogEntry) -> LogEntry:
-        chosen = _snapshot(folder, newest, newest.published if version is None else version)
+        named = published_version(folder, newest) if version is None else version
+        chosen = _snapshot(folder, newest, named)
         tags = newest.tags | {name: chosen}
         if len(tags) > _MOST_TAGS:
             raise OutputError(f"{folder.uri!r} has {_MOST_TAGS} tags, and more are not kept")
@@ -153,8 +156,8 @@ def _amended(folder: Folder, change: Callable[[LogEntry], LogEntry]) -> LogEntry
     for _ in range(ROUNDS):
         newest = demand_committed(folder)
         changed = change(newest)
-        state = (changed.published, changed.tags)
-        if state == (newest.published, newest.tags):
+        state = operator.attrgetter("published", "tags", "withheld")
+        if state(changed) == state(newest):
             return newest
         with suppress(CommitConflict):
             return amend(folder, changed)

@@ -15,7 +15,6 @@ from pipeline.commit import (
     Snapshot,
     commit,
     demand_fit,
-    demand_healthy,
     digest,
     find_snapshot,
     reconcile,
@@ -28,6 +27,7 @@ from pipeline.manifest import Manifest, Part, parts_of
 from pipeline.schema import output_schema, vector_fields
 from pipeline.spec import LimitsSpec
 from pipeline.storage import StoredObject
+from pipeline.verdict import demand_healthy
 from pipeline.work import Receipt, Segment, WorkUnit, WrittenFile
 
 MADE_BY = hashlib.sha256(b"made by").hexdigest()

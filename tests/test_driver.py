@@ -11,6 +11,7 @@ from pipeline.driver import Wanted, drive
 from pipeline.errors import CommitConflict, RunError
 from pipeline.folder import Folder
 from pipeline.log import list_versions
+from pipeline.verdict import PUBLISHED
 from pipeline.work import Receipt, WorkUnit
 from tests.simulation.dataset import MADE_BY, SCHEMA, embed, plan
 
@@ -33,7 +34,7 @@ def _drive(folder: Folder, written_to: Folder, shards: Sequence[int] = (0, 1)) -
         folder,
         lambda newest, void: wanted,
         execute=execute,
-        accept=lambda *judged: None,
+        accept=lambda *judged: PUBLISHED,
     )
 
 

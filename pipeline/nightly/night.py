@@ -109,15 +109,18 @@ class Night:
         return self._plans[state]
 
     def base(self, newest: LogEntry | None) -> LogEntry | None:
-        """The snapshot to go on from: the one that readers get, or else the last that was made in
-        the same way and not rolled back; None for none."""
+        """The snapshot to go on from: the last that was made in the same way and neither refused
+        nor rolled back, or that readers get all the same; None for none."""
         if newest is None:
             return None
         if newest.published == newest.snapshot and newest.fingerprint == self.fingerprint:
             return newest
-        made = (n for n in range(newest.version, 0, -1) if n not in newest.withheld)
-        for version in (newest.published, *made):
+        for version in range(newest.version, 0, -1):
             entry = read_entry(self.folder, version)
+            doubted = entry.refused or version in newest.withheld
+            if doubted and version != newest.published:
+                # what the gate has refused would be carried, and not be looked at again
+                continue
             if entry.kind is Kind.SNAPSHOT and entry.fingerprint == self.fingerprint:
                 # one that was collected since is no base, and nor is any before it
                 gone = entry.manifest in read_condemned(self.folder, newest)

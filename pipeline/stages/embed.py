@@ -22,6 +22,7 @@ from pipeline.model.outputs import Embeddings
 from pipeline.model.processor import PreparedItem
 from pipeline.schema import embedded_schema
 from pipeline.stages.bisect import bisect, blame_row
+from pipeline.stages.canaries import Canaries
 
 _CONTROL = PreparedItem(token_ids=np.zeros(1, np.int32), pixels=None, truncated=False)
 """An item that a network which works can embed."""
@@ -37,6 +38,7 @@ class Embed:
         self,
         engine: Engine,
         exact: Callable[[str], Engine],
+        canaries: Canaries,
         id_type: pa.DataType,
         kept: Sequence[pa.Field],
         vectors: Sequence[pa.Field],
@@ -47,11 +49,12 @@ class Embed:
             engine: with the weights loaded.
             exact: makes one that computes in float32, with the adapter it is given; it is let go
                 of after use.
+            canaries: with which the device is looked at.
             id_type: of the ids.
             kept: the columns carried along.
             vectors: the vector columns wanted, from `vector_fields`.
         """
-        self._engine, self._exact = engine, exact
+        self._engine, self._exact, self._canaries = engine, exact, canaries
         # always the same thread: torch keeps threads, and the allocator memory, for each that calls
         self._device = ThreadPoolExecutor(max_workers=1, thread_name_prefix="device")
         self._schema = embedded_schema(id_type, kept, vectors)
@@ -69,12 +72,16 @@ class Embed:
 
         Raises:
             DeviceLost: the device fails whatever it is asked.
+            CanaryDrift: it computes something else than it did, or than others do.
         """
 
         def blame(error: Exception) -> tuple[Reason, str]:
             return blame_row(error, lambda: self._submit([_CONTROL], adapter))
 
-        return bisect(lambda part: self._embedded(part, adapter), items, "embed", blame)
+        self._canaries.before(adapter, self._as_it_comes)
+        done = bisect(lambda part: self._embedded(part, adapter), items, "embed", blame)
+        self._canaries.after(adapter, self._as_it_comes)
+        return done
 
     def _embedded(self, items: pa.Table, adapter: str) -> pa.Table:
         items = items.combine_chunks()
@@ -96,6 +103,16 @@ class Embed:
 
     def _submit(self, ready: list[PreparedItem], adapter: str) -> Embeddings:
         return self._device.submit(self._run, ready, adapter).result()
+
+    def _as_it_comes(self, ready: Sequence[PreparedItem], adapter: str) -> Embeddings:
+        """What the device makes of some items, whether it is sound or not."""
+
+        def run() -> Embeddings:
+            with device_errors():
+                self._engine.switch(adapter)
+                return self._embed(self._engine, ready)
+
+        return self._device.submit(run).result()
 
     def _run(self, ready: list[PreparedItem], adapter: str) -> Embeddings:
         with device_errors():

@@ -222,7 +222,8 @@ class EmbedParcel:
         self._device = "cuda" if pool.gpus else "cpu"
         self._failure: NightjarError | None = None
         try:
-            self._embed = recipe.embed(pool.adapters[0], self._device)
+            actor = ray.get_runtime_context().get_actor_id()
+            self._embed = recipe.embed(pool.adapters[0], self._device, actor)
         except Exception as error:
             # kept for the first call: Ray starts an actor whose constructor fails again, loudly
             self._failure = tellable(error)

@@ -3,18 +3,17 @@
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pyarrow as pa
 
-from pipeline.copies import local_copy
 from pipeline.errors import RunError
 from pipeline.fingerprint import fingerprint
 from pipeline.folder import Folder
 from pipeline.job_file import located
-from pipeline.model.checkpoint import Checkpoint, open_checkpoint
-from pipeline.model.processor import Processor
+from pipeline.model.canary_items import canary_items
+from pipeline.model.checkpoint import Checkpoint
+from pipeline.model.processor import PreparedItem, Processor
 from pipeline.schema import output_schema, vector_fields
 from pipeline.software import installed
 from pipeline.source_spec import SourceSpec
@@ -22,6 +21,7 @@ from pipeline.spec import JobSpec, LimitsSpec
 from pipeline.stages.again import Earlier
 from pipeline.stages.bounds import Bounds
 from pipeline.stages.link import Linker
+from pipeline.stages.opened import open_model, processor_of
 from pipeline.stages.plan import Plan
 from pipeline.stages.prepare import Prepare
 from pipeline.stages.scan import concat, scan
@@ -31,13 +31,11 @@ from pipeline.stages.source import read_units
 from pipeline.stages.weigh import Weight, total, weigh
 from pipeline.storage import use_stores
 from pipeline.stores import StoreSpec
+from pipeline.tasks import TASKS
 from pipeline.work import Receipt, WorkUnit
 
 if TYPE_CHECKING:
     from pipeline.stages.embed import Embed
-
-CACHE = Path("~/.cache/nightjar/checkpoints").expanduser()
-"""Copies of checkpoints from object storage, one for each host."""
 
 
 @cache
@@ -174,27 +172,27 @@ class Recipe:
             expendable: whether this process may be killed for an item that takes too long.
         """
         self._begin()
-        settings = {n: h for n, h in self.checkpoint_hashes.items() if n.endswith(".json")}
-        processor = _processor(
-            self.checkpoint,
-            tuple(settings.items()),
-            self.max_length,
-            self.max_pixels,
-            self.limits.image_pixels,
-        )
         bounds = Bounds(
             cpu_seconds=self.limits.decode_seconds if expendable else None,
             memory=self.limits.decode_memory,
         )
-        return Prepare(processor, self.id_type, self.kept, bounds)
+        return Prepare(self._processor(), self.id_type, self.kept, bounds)
 
-    def embed(self, adapter: str, device: str) -> "Embed":
-        """The embed stage, with the weights loaded and an adapter merged."""
+    def embed(self, adapter: str, device: str, actor: str | None = None) -> "Embed":
+        """The embed stage, with the weights loaded and an adapter merged.
+
+        Args:
+            adapter: the one that is merged first.
+            device: a torch device, or auto.
+            actor: the id of the one who asks, in a cluster.
+        """
         self._begin()
         # only an actor needs the network and its library, whose import takes seconds: the workers
         # that read, prepare and write do without
         from pipeline.model.budget import SMALLEST
+        from pipeline.model.device import name_of
         from pipeline.model.engine import Engine
+        from pipeline.stages.canaries import TOLERANCE, Canaries
         from pipeline.stages.embed import Embed
 
         checkpoint = open_model(self.checkpoint)
@@ -220,13 +218,36 @@ class Recipe:
                 compiled=False,
             )
 
-        return Embed(engine, exact, self.id_type, self.kept, self.vectors)
+        canaries = Canaries(
+            folder=Folder(self.output),
+            fingerprint=self.fingerprint,
+            items=self.canaries,
+            tolerance=TOLERANCE[self.dtype],
+            device=name_of(engine.device),
+            actor=actor,
+        )
+        return Embed(engine, exact, canaries, self.id_type, self.kept, self.vectors)
 
     def sink(self) -> Sink:
         """The sink stage."""
         self._begin()
         folder = Folder(self.output)
         return Sink(folder, self.schema, self.fingerprint, self.revisions, self._earlier)
+
+    def canaries(self, adapter: str) -> Mapping[str, PreparedItem]:
+        """The canaries of an adapter, by name."""
+        task = next(task for task in TASKS.values() if task.adapter == adapter)
+        return canary_items(self._processor(), task)
+
+    def _processor(self) -> Processor:
+        settings = {n: h for n, h in self.checkpoint_hashes.items() if n.endswith(".json")}
+        return processor_of(
+            self.checkpoint,
+            tuple(settings.items()),
+            self.max_length,
+            self.max_pixels,
+            self.limits.image_pixels,
+        )
 
     def _begin(self) -> None:
         """Make this process one that can follow the recipe.
@@ -245,32 +266,6 @@ class Recipe:
     def _earlier(self, unit: str) -> Earlier | None:
         receipt = self.earlier.get(unit)
         return None if receipt is None else Earlier(Folder(self.output), receipt, self.again)
-
-
-def open_model(path: str) -> Checkpoint:
-    """Open a checkpoint by the spec's model.path: a directory, an object-store URL or a hub id.
-
-    Raises:
-        CheckpointError: see `pipeline.model.checkpoint.open_checkpoint`.
-        SourceError: there is nothing at the URL.
-    """
-    return open_checkpoint(local_copy(path, CACHE) if "://" in path else path)
-
-
-@cache
-def _processor(
-    path: str,
-    hashes: tuple[tuple[str, str], ...],
-    max_length: int,
-    max_pixels: int | None,
-    image_pixels: int,
-) -> Processor:
-    """Read once in each process. Only the files it reads are held against their hashes."""
-    checkpoint = open_model(path)
-    checkpoint.demand_same(dict(hashes))
-    return Processor(
-        checkpoint, max_length=max_length, max_pixels=max_pixels, image_pixels=image_pixels
-    )
 
 
 def _settled(spec: JobSpec, checkpoint: Checkpoint) -> JobSpec:

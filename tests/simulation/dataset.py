@@ -29,6 +29,7 @@ from pipeline.schema import embedded_schema, output_schema, vector_fields
 from pipeline.stages.again import Earlier
 from pipeline.stages.sink import Sink
 from pipeline.storage import StoredObject
+from pipeline.verdict import PUBLISHED
 from pipeline.work import Receipt, Segment, WorkUnit, shard_key
 from tests.simulation.store import SimulatedFolder, Store
 
@@ -133,7 +134,7 @@ def driver(  # type: ignore[no-untyped-def]
             folder,
             fitting,
             execute=partial(embed, folder, made_by=made_by),
-            accept=lambda *judged: None,
+            accept=lambda *judged: PUBLISHED,
             again=again,
         )
 

@@ -10,8 +10,9 @@ import pytest
 from pipeline.errors import CheckpointError, Reason
 from pipeline.spec_file import load_spec
 from pipeline.stages.isolated import Process, Work, survivors
+from pipeline.stages.opened import open_model
 from pipeline.stages.plan import plan_work
-from pipeline.stages.recipe import Recipe, open_model
+from pipeline.stages.recipe import Recipe
 from tests.jobs import write_parquet, write_spec
 
 _POISON = Path(__file__).parent.parent / "faults" / "poison"

@@ -1,0 +1,37 @@
+"""Opened: a checkpoint, wherever a spec says it is, as every host has it."""
+
+from functools import cache
+from pathlib import Path
+
+from pipeline.copies import local_copy
+from pipeline.model.checkpoint import Checkpoint, open_checkpoint
+from pipeline.model.processor import Processor
+
+CACHE = Path("~/.cache/nightjar/checkpoints").expanduser()
+"""Copies of checkpoints from object storage, one for each host."""
+
+
+def open_model(path: str) -> Checkpoint:
+    """Open a checkpoint by the spec's model.path: a directory, an object-store URL or a hub id.
+
+    Raises:
+        CheckpointError: see `pipeline.model.checkpoint.open_checkpoint`.
+        SourceError: there is nothing at the URL.
+    """
+    return open_checkpoint(local_copy(path, CACHE) if "://" in path else path)
+
+
+@cache
+def processor_of(
+    path: str,
+    hashes: tuple[tuple[str, str], ...],
+    max_length: int,
+    max_pixels: int | None,
+    image_pixels: int,
+) -> Processor:
+    """Read once in each process. Only the files it reads are held against their hashes."""
+    checkpoint = open_model(path)
+    checkpoint.demand_same(dict(hashes))
+    return Processor(
+        checkpoint, max_length=max_length, max_pixels=max_pixels, image_pixels=image_pixels
+    )
