@@ -95,7 +95,13 @@ def _nightly(arguments: argparse.Namespace) -> None:
     spec = load_spec(arguments.spec, arguments.overrides)
     from jobs.nightly import run
 
-    run(arguments.spec, spec, arguments.address, arguments.json)
+    run(
+        arguments.spec,
+        spec,
+        arguments.address,
+        as_json=arguments.json,
+        allow_empty=arguments.allow_empty,
+    )
 
 
 def _plan(arguments: argparse.Namespace) -> None:

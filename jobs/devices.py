@@ -8,13 +8,16 @@ from functools import partial
 from itertools import islice
 from typing import Protocol, TypeVar
 
+import numpy as np
 import pyarrow as pa
+from numpy.typing import NDArray
 
 from jobs.progress import display
 from pipeline.model.device import auto_dtype, pick_device
+from pipeline.nightly.queries import Query
 from pipeline.spec import JobSpec
 from pipeline.stages.cluster import connected
-from pipeline.stages.each import each_on_ray
+from pipeline.stages.each import each_on_ray, once_on_ray
 from pipeline.stages.flow import opened_together, run_in_process
 from pipeline.stages.plan import Plan
 from pipeline.stages.ray_flow import run_on_ray
@@ -46,6 +49,8 @@ class Devices:
     """Embeds units: `run_in_process` or `run_on_ray`."""
     each: Each
     """Does what needs no device."""
+    ask: Callable[[Sequence[Query]], NDArray[np.float32]]
+    """Embeds queries on one device: [queries, size]."""
 
     def execute(
         self,
@@ -91,7 +96,8 @@ def devices(
     if address == "none":
         recipe = recipes.get(spec.model.dtype) or recipes[auto_dtype(pick_device("auto"))]
         run = partial(run_in_process, stall=spec.limits.stall)
-        yield Devices(recipe=recipe, run=run, each=map)
+        ask = partial(recipe.ask, device="auto")
+        yield Devices(recipe=recipe, run=run, each=map, ask=ask)
         return
     with connected(address) as cluster:
         pools = choose_pools(
@@ -105,4 +111,6 @@ def devices(
         on_gpu = any(pool.gpus for pool in pools)
         recipe = recipes.get(spec.model.dtype) or recipes["bfloat16" if on_gpu else "float32"]
         there = partial(run_on_ray, pools=pools, stall=spec.limits.stall)
-        yield Devices(recipe=recipe, run=there, each=each_on_ray)
+        device = "cuda" if on_gpu else "cpu"
+        ask = partial(once_on_ray, partial(recipe.ask, device=device), pool=pools[0])
+        yield Devices(recipe=recipe, run=there, each=each_on_ray, ask=ask)

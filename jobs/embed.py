@@ -59,7 +59,8 @@ def tell_next(path: str, spec: JobSpec, report: RunReport) -> None:
     command = "nightjar" if shutil.which("nightjar") else sys.argv[0]
     what = "quarantine" if report.quarantined else "show"
     storage = f" --storage {path}" if spec.storage else ""
-    print(f"next:    {command} {what} {report.dataset}{storage}")
+    version = "" if report.published else f" --version {report.version}"
+    print(f"next:    {command} {what} {report.dataset}{version}{storage}")
 
 
 def embed(spec: JobSpec, address: str) -> RunReport:
@@ -147,13 +148,16 @@ class CheckedJob:
         return None
 
 
-def check(spec: JobSpec, *, anew: bool = False, writes: bool = True) -> CheckedJob:
+def check(
+    spec: JobSpec, *, anew: bool = False, writes: bool = True, allow_empty: bool = False
+) -> CheckedJob:
     """Check everything that can be checked before a cluster is started or a weight is loaded.
 
     Args:
         spec: the job.
         anew: whether the output may hold vectors made another way.
         writes: whether the output is to be written to.
+        allow_empty: whether the source may be.
 
     Raises:
         UserError: the spec, its source, checkpoint or output is wrong.
@@ -166,7 +170,8 @@ def check(spec: JobSpec, *, anew: bool = False, writes: bool = True) -> CheckedJ
         Folder(spec.output.uri, FIRST_PATIENCE).demand_create()
     folder = Folder(spec.output.uri)
     remembered = Remembered(folder)
-    plan = plan_work(spec, spec.model.max_pixels or checkpoint.pixel_bounds[1], remembered)
+    max_pixels = spec.model.max_pixels or checkpoint.pixel_bounds[1]
+    plan = plan_work(spec, max_pixels, remembered, allow_empty=allow_empty)
     checkpoint.demand_adapters(plan.rows_by_adapter)
     dtypes = ("float32", "bfloat16") if spec.model.dtype == "auto" else (spec.model.dtype,)
     recipes = {dtype: Recipe.of(spec, checkpoint, plan, dtype) for dtype in dtypes}

@@ -7,19 +7,27 @@ computed before: see `pipeline.nightly.night`.
 
 import json
 import time
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 
 from jobs.devices import Devices, devices
-from jobs.embed import CheckedJob, accept, check, report_of, report_of_nothing, tell_next
+from jobs.embed import CheckedJob, check, report_of, report_of_nothing, tell_next
 from pipeline.commit import digest
 from pipeline.driver import drive
+from pipeline.errors import EmptySource, SnapshotRefused, SpecError
+from pipeline.folder import Folder
 from pipeline.job_file import keep_job
-from pipeline.log import newest_entry
+from pipeline.log import newest_entry, read_entry
 from pipeline.nightly.counts import Counts
+from pipeline.nightly.gate import Finding, Gate, QuerySet
 from pipeline.nightly.night import Night
+from pipeline.nightly.queries import Query, read_queries
 from pipeline.report import RunReport
+from pipeline.schema import largest_single
 from pipeline.spec import JobSpec
+from pipeline.stages.opened import open_model
+from pipeline.tasks import TASKS
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,11 +38,14 @@ class NightReport:
     """As of any run."""
     counts: Counts | None
     """What it found; None when there was nothing to compare."""
+    findings: tuple[Finding, ...]
+    """What the gate measured."""
 
     def to_json(self) -> str:
         """As one JSON object."""
         found = None if self.counts is None else asdict(self.counts)
-        return json.dumps(asdict(self.run) | {"found": found}, indent=2)
+        gate = [asdict(finding) for finding in self.findings]
+        return json.dumps(asdict(self.run) | {"found": found, "gate": gate}, indent=2)
 
     def sentence(self) -> str:
         """A short account for a person."""
@@ -47,46 +58,55 @@ class NightReport:
         )
 
 
-def run(path: str, spec: JobSpec, address: str, as_json: bool) -> None:
-    """The command, with the spec that was read from a path."""
-    report = nightly(spec, address)
+def run(path: str, spec: JobSpec, address: str, *, as_json: bool, allow_empty: bool) -> None:
+    """The command, with the spec that was read from a path.
+
+    Raises:
+        SnapshotRefused: the gate did not give the snapshot to readers.
+    """
+    report = nightly(spec, address, allow_empty=allow_empty)
     if as_json:
         print(report.to_json())
-        return
-    print(report.sentence())
-    tell_next(path, spec, report.run)
+    else:
+        print(report.sentence())
+        tell_next(path, spec, report.run)
+    _demand_passed(Folder(spec.output.uri), report.run.version)
 
 
-def nightly(spec: JobSpec, address: str) -> NightReport:
+def nightly(spec: JobSpec, address: str, *, allow_empty: bool = False) -> NightReport:
     """Bring a dataset up to its source, and commit the result.
 
     Args:
         spec: the job.
         address: which Ray, or `none`.
+        allow_empty: whether a source without rows may empty the dataset.
 
     Raises:
         UserError: the spec, its source, checkpoint or output is wrong.
         RunError: the run failed; nothing was committed.
     """
     started = time.monotonic()
-    job = check(spec, anew=True)
+    job = _checked(spec, allow_empty)
+    queries = _queries(job)
     entry = job.snapshot(keep_gone=_keeps_gone(spec))
     if entry is not None:
-        return NightReport(run=report_of_nothing(job, entry), counts=None)
-    with devices(spec, job.plan, job.recipes_that_fit(), address) as there:
+        return NightReport(run=report_of_nothing(job, entry), counts=None, findings=())
+    # nothing is embedded of an empty source, and no pool would have anything to do
+    where = address if job.plan.units else "none"
+    with devices(spec, job.plan, job.recipes_that_fit(), where) as there:
         keep_job(job.folder, spec)
         job.remembered.keep()
-        night = night_of(job, there)
+        night, gate = night_of(job, there), _gate(job, there, queries)
         base = newest_entry(job.folder)
         outcome = drive(
             job.folder,
             night.wanted,
             execute=partial(there.execute, frozenset()),
-            accept=partial(accept, job.folder, spec),
+            accept=gate.judge,
         )
         counts = night.counts(base)
     report = report_of(job, outcome, time.monotonic() - started)
-    return NightReport(run=report, counts=counts)
+    return NightReport(run=report, counts=counts, findings=tuple(gate.findings))
 
 
 def night_of(job: CheckedJob, there: Devices) -> Night:
@@ -102,6 +122,79 @@ def night_of(job: CheckedJob, there: Devices) -> Night:
         source_digest=digest(job.plan.units, recipe.fingerprint, keep_gone=keep_gone),
         keep_gone=keep_gone,
     )
+
+
+def _gate(job: CheckedJob, there: Devices, queries: Sequence[Query]) -> Gate:
+    recipe, spec = there.recipe, job.spec.nightly.gate
+    if not job.plan.units:
+        # who allowed that has said that all rows may be lost
+        spec = spec.model_copy(update={"shrink": None})
+    column = largest_single(recipe.schema)
+    asked = None
+    if queries and column is not None:
+        embed = partial(there.ask, queries)
+        asked = QuerySet(queries=queries, embed=embed, column=column)
+    return Gate(
+        folder=job.folder,
+        spec=spec,
+        limits=job.spec.limits,
+        publish=job.spec.nightly.publish == "auto",
+        look=partial(there.each, recipe.look_at),
+        search=lambda parts, question: there.each(partial(recipe.search, question), parts),
+        query_set=asked,
+    )
+
+
+def _queries(job: CheckedJob) -> list[Query]:
+    uri = job.spec.nightly.gate.queries
+    if uri is None:
+        return []
+    if job.spec.output.single is None:
+        raise SpecError(
+            "nightly.gate.queries: single vectors are searched, and output.single is null"
+        )
+    queries = read_queries(uri)
+    open_model(job.spec.model.path).demand_adapters({TASKS[q.task].adapter for q in queries})
+    return queries
+
+
+def _checked(spec: JobSpec, allow_empty: bool) -> CheckedJob:
+    """The job, checked; what an empty source may mean is told.
+
+    Raises:
+        UserError: the spec, its source, checkpoint or output is wrong.
+    """
+    if allow_empty and _keeps_gone(spec):
+        raise SpecError("--allow-empty: nightly.on_gone is keep, so no row would be deleted anyway")
+    try:
+        return check(spec, anew=True, allow_empty=allow_empty)
+    except EmptySource as error:
+        if newest_entry(Folder(spec.output.uri)) is not None:
+            error.add_note(
+                "the dataset was left as it is; `nightjar nightly --allow-empty` deletes its rows"
+            )
+        raise
+
+
+def _demand_passed(folder: Folder, version: int) -> None:
+    """Fail when readers do not get a snapshot because the gate refused it.
+
+    Raises:
+        SnapshotRefused: its notes say why, and what may be done.
+    """
+    newest, made = newest_entry(folder), read_entry(folder, version)
+    if newest is None or newest.published == version or not made.refused:
+        return
+    readers = f"version {newest.published}" if newest.published else "none"
+    error = SnapshotRefused(f"version {version} is a candidate, and readers get {readers}:")
+    for reason in made.refused:
+        error.add_note(f"  {reason}")
+    error.add_note(
+        f"`nightjar show {folder.uri} --version {version}` reads it, `nightjar publish "
+        f"{folder.uri} {version}` gives it to readers all the same; a later night begins with what "
+        "readers have"
+    )
+    raise error
 
 
 def _keeps_gone(spec: JobSpec) -> bool:

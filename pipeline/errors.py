@@ -4,6 +4,7 @@
     ├── UserError              exit code 2: the user can mend it, the sentence says how
     │   ├── SpecError          a key of the job spec or a command-line argument
     │   ├── SourceError        what the spec points at: no file, no such column
+    │   │   ├── EmptySource    no object, or no row: a wrong path, more often than not
     │   │   └── ShardError     a shard that cannot be read at all
     │   ├── CheckpointError    the model's files: missing, incomplete, not the official layout
     │   └── OutputError        the dataset at the output: absent, or of another schema
@@ -15,6 +16,7 @@
     │   ├── CanaryDrift        a worker does not compute what others did
     │   ├── Stalled            nothing has moved for longer than limits.stall
     │   └── UnexpectedError    an exception of a worker that is none of these: a bug, shown whole
+    ├── SnapshotRefused        exit code 1: committed, and readers do not get it
     └── RowError               one row cannot be embedded: it becomes a quarantine row
 
 All are terminal: repeating the same call gives the same error. What may pass by itself (a busy
@@ -42,6 +44,10 @@ class SpecError(UserError):
 
 class SourceError(UserError):
     """What the spec's source points at."""
+
+
+class EmptySource(SourceError):
+    """A source without an object or without a row."""
 
 
 class ShardError(SourceError):
@@ -86,6 +92,10 @@ class CanaryDrift(RunError):
 
 class Stalled(RunError):
     """Nothing has moved for too long."""
+
+
+class SnapshotRefused(NightjarError):
+    """The gate did not give a snapshot to readers; it is a candidate."""
 
 
 class UnexpectedError(RunError):

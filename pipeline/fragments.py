@@ -20,7 +20,7 @@ from pipeline.errors import OutputError
 from pipeline.folder import Folder
 from pipeline.log import generation
 from pipeline.manifest import LINKS, Part
-from pipeline.schema import VECTOR_FILE, VECTOR_ROW
+from pipeline.schema import VECTOR_FILE, VECTOR_ROW, vector_columns
 from pipeline.work import WrittenFile
 
 _FILES_HELD = 2
@@ -42,8 +42,7 @@ def links_schema(schema: pa.Schema) -> pa.Schema:
 def borrowed(schema: pa.Schema) -> tuple[str, ...]:
     """The columns that a link does not have of its own."""
     found = [name for name in ("n_tokens", "truncated") if name in schema.names]
-    vectors = schema.names[schema.names.index("source_hash") + 1 :]
-    return (*found, *vectors)
+    return (*found, *vector_columns(schema))
 
 
 def put_table(

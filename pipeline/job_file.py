@@ -26,6 +26,11 @@ def located(spec: JobSpec) -> JobSpec:
     is_local = Path(spec.model.path).expanduser().is_dir()
     model = {"path": absolute(spec.model.path) if is_local else spec.model.path}
     sources = [s.located([absolute(uri) for uri in s.uris]) for s in spec.sources]
+    nightly, queries = spec.nightly, spec.nightly.gate.queries
+    if queries is not None:
+        gate = nightly.gate.model_copy(update={"queries": absolute(queries)})
+        nightly = nightly.model_copy(update={"gate": gate})
+        spec = spec.model_copy(update={"nightly": nightly})
     return spec.model_copy(
         update={
             "model": spec.model.model_copy(update=model),

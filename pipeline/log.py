@@ -96,7 +96,7 @@ class LogEntry:
     """Versions that have a name, and are kept for as long as they have it."""
     refused: list[str] = field(default_factory=list)
     """Why the gate did not give readers the snapshot described here, a sentence each."""
-    quality: dict[str, float] = field(default_factory=dict)
+    quality: dict[str, float | str] = field(default_factory=dict)
     """How well queries find their documents in it, from `nightly.quality`; empty for not asked."""
     withheld: list[int] = field(default_factory=list)
     """Versions that were rolled back: what they added is not used for later ones."""

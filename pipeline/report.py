@@ -70,14 +70,14 @@ class RunReport:
         if self.quarantined:
             reasons = ", ".join(f"{count:,} {name}" for name, count in self.quarantined.items())
             text += f"; {sum(self.quarantined.values()):,} quarantined ({reasons})"
-        return text + self._tell_skipped()
+        return text + self._tell_unpublished() + self._tell_skipped()
 
     def _tell_unpublished(self) -> str:
         if self.published:
             return ""
         return (
-            f"; version {self.version} has them, and readers get another: `nightjar publish "
-            f"{self.dataset} {self.version}` gives them this one"
+            f"; version {self.version} is a candidate: `nightjar publish {self.dataset} "
+            f"{self.version}` gives it to readers"
         )
 
     def _tell_skipped(self) -> str:

@@ -151,6 +151,23 @@ def output_schema(
     )
 
 
+def vector_columns(schema: pa.Schema) -> list[str]:
+    """The columns of an output schema that hold vectors."""
+    return list(schema.names[schema.names.index("source_hash") + 1 :])
+
+
+def single_types(schema: pa.Schema) -> dict[str, pa.FixedSizeListType]:
+    """The types of the columns of an output schema that hold a single vector each."""
+    types = {name: schema.field(name).type for name in vector_columns(schema)}
+    return {name: kind for name, kind in types.items() if pa.types.is_fixed_size_list(kind)}
+
+
+def largest_single(schema: pa.Schema) -> str | None:
+    """The column of the largest single vector; None when there is none."""
+    types = single_types(schema)
+    return max(types, key=lambda name: types[name].list_size, default=None)
+
+
 def quarantine_schema(id_type: pa.DataType) -> pa.Schema:
     """Rows that were not embedded."""
     return pa.schema(

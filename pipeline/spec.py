@@ -149,12 +149,44 @@ class LimitsSpec(Section):
     )
 
 
+_Limit = Annotated[float, Field(ge=0)]
+
+
+class GateSpec(Section):
+    """What a snapshot must pass before readers get it; null for a limit switches it off."""
+
+    shrink: Annotated[float, Field(ge=0, le=1)] | None = Field(
+        0.2, description="the largest share of rows that may be lost, from 0 to 1, or null"
+    )
+    growth: _Limit | None = Field(
+        1.0, description="the largest growth, as a share of the rows there are, or null"
+    )
+    near_identical: Annotated[float, Field(ge=0, le=1)] | None = Field(
+        0.2, description="the largest share of new vectors as good as equal, from 0 to 1, or null"
+    )
+    shift: _Limit | None = Field(
+        0.5,
+        description="how far new vectors may be from earlier ones, where 1 is as far as any two of "
+        "those are from each other, or null",
+    )
+    queries: PlainUri | None = Field(
+        None, description="a JSONL file of queries and the ids relevant to each, or null"
+    )
+    quality_drop: Annotated[float, Field(ge=0, le=1)] = Field(
+        0.02, description="how much nDCG@10 or recall@10 of the queries may fall, from 0 to 1"
+    )
+
+
 class NightlySpec(Section):
     """What a night does."""
 
     on_gone: Literal["delete", "keep"] = Field(
         "delete", description="delete or keep: what to do about rows that the source has no more"
     )
+    publish: Literal["auto", "manual"] = Field(
+        "auto", description="auto or manual: whether readers get what has passed the gate"
+    )
+    gate: GateSpec = Field(GateSpec(), description="what a snapshot must pass to be published")
 
 
 class JobSpec(Section):

@@ -21,7 +21,7 @@ class Verdict:
     """As soon as it is committed; else it is a candidate."""
     refused: tuple[str, ...] = ()
     """Why the gate did not let it through, a sentence each."""
-    quality: Mapping[str, float] = field(default_factory=dict)
+    quality: Mapping[str, float | str] = field(default_factory=dict)
     """How well queries find their documents in it; empty for not asked."""
 
 

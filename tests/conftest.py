@@ -17,6 +17,7 @@ from moto.server import ThreadedMotoServer
 from pipeline import storage
 from pipeline.model.geometry import tiny_geometry
 from pipeline.model.random_checkpoint import write_random_checkpoint
+from pipeline.stages.canaries import Canaries
 from pipeline.stages.prepare import Prepare
 
 # what a host remembers between runs (token budgets, copies of checkpoints) is kept below the home:
@@ -73,6 +74,13 @@ def prepared(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 
     monkeypatch.setattr(Prepare, "__call__", count)
     return seen
+
+
+@pytest.fixture
+def without_canaries(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No worker of this process embeds canaries: what is broken or counted is what rows ask for."""
+    monkeypatch.setattr(Canaries, "before", lambda *_: None)
+    monkeypatch.setattr(Canaries, "after", lambda *_: None)
 
 
 def forget_stores() -> None:

@@ -27,9 +27,9 @@ from numpy.typing import NDArray
 from pipeline.errors import CanaryDrift, OutputError
 from pipeline.folder import Folder, settle
 from pipeline.log import generation
-from pipeline.model.health import of_unit_length
 from pipeline.model.outputs import Embeddings
 from pipeline.model.processor import PreparedItem
+from pipeline.soundness import of_unit_length
 
 CANARIES = "canaries"
 ALL_EVERY = 16

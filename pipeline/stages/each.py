@@ -5,7 +5,7 @@ from typing import Any, TypeVar
 
 import ray
 
-from pipeline.stages.route import TASK_CPUS
+from pipeline.stages.route import TASK_CPUS, Pool
 
 Thing = TypeVar("Thing")
 Result = TypeVar("Result")
@@ -35,6 +35,17 @@ def each_on_ray(call: Callable[[Thing], Result], things: Sequence[Thing]) -> Ite
             yield _result(begun.pop(0))
     for reference in begun:
         yield _result(reference)
+
+
+def once_on_ray(call: Callable[[Thing], Result], thing: Thing, pool: Pool) -> Result:
+    """The result of a call that is made where an actor of a pool would be.
+
+    Raises:
+        NightjarError: what the call raised.
+    """
+    task = ray.remote(num_cpus=pool.cpus, num_gpus=pool.gpus, max_retries=_TRIES)(_told)
+    found: Result = _result(task.remote(call, thing))
+    return found
 
 
 def _told(call: Callable[[Thing], Result], thing: Thing) -> Result | Exception:

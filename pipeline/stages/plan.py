@@ -17,7 +17,7 @@ from math import ceil
 import numpy as np
 import pyarrow as pa
 
-from pipeline.errors import RunError, ShardError, SourceError
+from pipeline.errors import EmptySource, RunError, ShardError, SourceError
 from pipeline.manifest import Shard
 from pipeline.shards import INSPECTORS, SUFFIXES, images
 from pipeline.shards.identities import Identities, Named, repeated, same
@@ -70,16 +70,24 @@ class _Look:
     """Inspects it once more, for the identities alone."""
 
 
-def plan_work(spec: JobSpec, max_pixels: int, remembered: Remembered | None = None) -> Plan:
+def plan_work(
+    spec: JobSpec,
+    max_pixels: int,
+    remembered: Remembered | None = None,
+    *,
+    allow_empty: bool = False,
+) -> Plan:
     """Plan a job.
 
     Args:
         spec: the job.
         max_pixels: bound of a resized image, the checkpoint's own where the spec names none.
         remembered: what earlier plans learned of the shards.
+        allow_empty: whether there may be nothing to read.
 
     Raises:
-        SourceError: nothing to read, or something that cannot be read as the spec says.
+        EmptySource: there is nothing to read.
+        SourceError: something cannot be read as the spec says.
         RunError: the store does not give a shard, which is no fault of the shard.
     """
     wanted = spec.compute.unit_rows
@@ -88,11 +96,12 @@ def plan_work(spec: JobSpec, max_pixels: int, remembered: Remembered | None = No
         unit_size=unit_size,
         distinct=spec.limits.duplicate_ids == "refuse",
         remembered=remembered,
+        allow_empty=allow_empty,
     )
     looks = [look for index, s in enumerate(spec.sources) for look in planner.look(s, index)]
     units = [unit for look in looks for unit in _units(look)]
-    if not units:
-        raise SourceError(
+    if not units and not allow_empty:
+        raise EmptySource(
             f"source.uri: {_spelled(spec)} has no rows; an empty source is refused, since it is "
             "more often a wrong path than an empty corpus"
         )
@@ -115,12 +124,13 @@ class _Planner:
     unit_size: UnitSize
     distinct: bool
     remembered: Remembered | None
+    allow_empty: bool = False
     skipped: list[str] = field(default_factory=list)
 
     def look(self, source: SourceSpec, index: int) -> Iterator[_Look]:
         """At all shards of a source, in order."""
-        shards = _list(source)
-        if source.format == "images":
+        shards = _list(source, self.allow_empty)
+        if source.format == "images" and shards:
             # the listing says it all
             again = partial(images.inspect, source, index, shards, self.unit_size)
             yield self._inspected(_folder(source, shards), source, again)
@@ -221,12 +231,12 @@ def _kept(looks: Sequence[_Look]) -> tuple[pa.Field, ...]:
     return tuple(pa.field(name, _or_string(kind)) for name, kind in kept.items())
 
 
-def _list(source: SourceSpec) -> list[StoredObject]:
+def _list(source: SourceSpec, allow_empty: bool) -> list[StoredObject]:
     shards: dict[str, StoredObject] = {}
     for uri in source.uris:
         found = list_objects(uri, SUFFIXES[source.format])
-        if not found:
-            raise SourceError(
+        if not found and not allow_empty:
+            raise EmptySource(
                 f"source.uri: no object matches {uri!r} (a directory is searched for "
                 f"{', '.join(SUFFIXES[source.format])})"
             )

@@ -1,20 +1,26 @@
 """Recipe: everything a worker must know of a job, and the stages it makes of it."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache
 from typing import TYPE_CHECKING
 
+import numpy as np
 import pyarrow as pa
+from numpy.typing import NDArray
 
 from pipeline.errors import RunError
 from pipeline.fingerprint import fingerprint
 from pipeline.folder import Folder
 from pipeline.job_file import located
+from pipeline.manifest import Part
 from pipeline.model.canary_items import canary_items
 from pipeline.model.checkpoint import Checkpoint
 from pipeline.model.processor import PreparedItem, Processor
-from pipeline.schema import output_schema, vector_fields
+from pipeline.nightly.evidence import Look, Seen, look_at
+from pipeline.nightly.quality import Hits, Question, search
+from pipeline.nightly.queries import Query
+from pipeline.schema import output_schema, single_types, vector_fields
 from pipeline.software import installed
 from pipeline.source_spec import SourceSpec
 from pipeline.spec import JobSpec, LimitsSpec
@@ -35,6 +41,7 @@ from pipeline.tasks import TASKS
 from pipeline.work import Receipt, WorkUnit
 
 if TYPE_CHECKING:
+    from pipeline.model.engine import Engine
     from pipeline.stages.embed import Embed
 
 
@@ -191,32 +198,17 @@ class Recipe:
         # that read, prepare and write do without
         from pipeline.model.budget import SMALLEST
         from pipeline.model.device import name_of
-        from pipeline.model.engine import Engine
         from pipeline.stages.canaries import TOLERANCE, Canaries
         from pipeline.stages.embed import Embed
 
-        checkpoint = open_model(self.checkpoint)
-        checkpoint.demand_same(self.checkpoint_hashes)
-        engine = Engine(
-            checkpoint,
-            adapter,
-            device=device,
-            dtype=self.dtype,
-            token_budget=self.token_budget,
-            compiled=self.compiled,
-        )
+        checkpoint = self._opened()
+        engine = self._engine(checkpoint, adapter, device)
         engine.warm_up()
 
-        def exact(adapter: str) -> Engine:
-            return Engine(
-                checkpoint,
-                adapter,
-                device=device,
-                dtype="float32",
-                # one of its own is not worth measuring for single items
-                token_budget=SMALLEST,
-                compiled=False,
-            )
+        def exact(adapter: str) -> "Engine":
+            # a budget of its own is not worth measuring for single items
+            how = replace(self, dtype="float32", token_budget=SMALLEST, compiled=False)
+            return how._engine(checkpoint, adapter, device)
 
         canaries = Canaries(
             folder=Folder(self.output),
@@ -228,6 +220,30 @@ class Recipe:
         )
         return Embed(engine, exact, canaries, self.id_type, self.kept, self.vectors)
 
+    def ask(self, queries: Sequence[Query], device: str) -> NDArray[np.float32]:
+        """The largest single vectors of some queries, [queries, size]."""
+        self._begin()
+        prepared = [self._processor().text(query.text, TASKS[query.task]) for query in queries]
+        adapters = [TASKS[query.task].adapter for query in queries]
+        size = max(kind.list_size for kind in single_types(self.schema).values())
+        engine = self._engine(self._opened(), adapters[0], device)
+        found = np.empty((len(queries), size), np.float32)
+        for adapter in dict.fromkeys(adapters):
+            engine.switch(adapter)
+            at = [n for n, of_query in enumerate(adapters) if of_query == adapter]
+            found[at] = engine.embed([prepared[n] for n in at], dims=[size]).single
+        return found
+
+    def look_at(self, look: Look) -> Seen:
+        """What a data file looks like: see `pipeline.nightly.evidence`."""
+        self._begin()
+        return look_at(Folder(self.output), look, self.schema)
+
+    def search(self, question: Question, part: Part) -> Hits:
+        """What a file of the snapshot answers: see `pipeline.nightly.quality`."""
+        self._begin()
+        return search(Folder(self.output), part, self.schema, question)
+
     def sink(self) -> Sink:
         """The sink stage."""
         self._begin()
@@ -238,6 +254,23 @@ class Recipe:
         """The canaries of an adapter, by name."""
         task = next(task for task in TASKS.values() if task.adapter == adapter)
         return canary_items(self._processor(), task)
+
+    def _opened(self) -> Checkpoint:
+        checkpoint = open_model(self.checkpoint)
+        checkpoint.demand_same(self.checkpoint_hashes)
+        return checkpoint
+
+    def _engine(self, checkpoint: Checkpoint, adapter: str, device: str) -> "Engine":
+        from pipeline.model.engine import Engine
+
+        return Engine(
+            checkpoint,
+            adapter,
+            device=device,
+            dtype=self.dtype,
+            token_budget=self.token_budget,
+            compiled=self.compiled,
+        )
 
     def _processor(self) -> Processor:
         settings = {n: h for n, h in self.checkpoint_hashes.items() if n.endswith(".json")}

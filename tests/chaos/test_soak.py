@@ -97,6 +97,7 @@ def passes(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     return counts
 
 
+@pytest.mark.usefixtures("without_canaries")
 def test_fifty_runs_hold_no_more_than_ten_and_do_nothing_again(
     tmp_path: Path,
     tiny_checkpoint: Path,

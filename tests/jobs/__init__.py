@@ -19,6 +19,9 @@ from jobs.cli import main
 TEXTS = ("The owl hunts at night.", "def f(x):\n    return x + 1", "ключ и замок", "a")
 TASKS = ("retrieval.query", "code.passage", "text-matching", "retrieval.passage")
 
+OPEN_GATE = {"shrink": None, "growth": None, "near_identical": None, "shift": None}
+"""Of nights that do what no ordinary night does."""
+
 KILLED = """
 import os, signal, sys
 from pipeline.records import Records

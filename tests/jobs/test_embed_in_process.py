@@ -312,6 +312,7 @@ def test_a_list_of_one_size_is_a_column_named_by_it(tmp_path: Path, tiny_checkpo
     assert field.type == pa.list_(pa.float32(), 32)
 
 
+@pytest.mark.usefixtures("without_canaries")
 @pytest.mark.fault("compute.out_of_memory")
 def test_rows_that_do_not_fit_the_memory_are_quarantined_and_their_neighbours_are_not(
     tmp_path: Path, tiny_checkpoint: Path, monkeypatch: pytest.MonkeyPatch, capsys: Captured

@@ -94,7 +94,7 @@ def test_a_run_in_which_no_row_is_embedded_fails_with_exit_code_1(
     assert embed(write_spec(tmp_path, tiny_checkpoint, source)) == 1
     expected = "nightjar: all 4 items were quarantined (4 empty_input); nothing was committed"
     told = capsys.readouterr().err.splitlines()
-    assert expected in told
+    assert any(line.startswith(expected) for line in told)
     assert told[-1].endswith("a.parquet#row=2")
     assert Folder(str(tmp_path / "out")).names("log") == []
 

@@ -65,6 +65,7 @@ def _aside(dataset: Dataset) -> list[tuple[int, str]]:
 
 
 @pytest.mark.fault("compute.may_pass")
+@pytest.mark.usefixtures("without_canaries")
 def test_an_image_that_came_late_is_embedded_and_nothing_else_is(
     tmp_path: Path,
     spec: Path,

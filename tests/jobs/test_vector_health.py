@@ -29,6 +29,7 @@ def _break(monkeypatch: pytest.MonkeyPatch, *, exact_too: bool) -> None:
     monkeypatch.setattr(Engine, "embed", broken)
 
 
+@pytest.mark.usefixtures("without_canaries")
 @pytest.mark.fault("compute.non_finite")
 def test_an_item_that_fails_in_sixteen_bits_is_embedded_in_float32(
     tmp_path: Path, tiny_checkpoint: Path, monkeypatch: pytest.MonkeyPatch
@@ -48,6 +49,7 @@ def test_an_item_that_fails_in_sixteen_bits_is_embedded_in_float32(
     assert np.abs(vectors - wanted).max() < 2e-2
 
 
+@pytest.mark.usefixtures("without_canaries")
 @pytest.mark.fault("compute.non_finite")
 def test_an_item_that_fails_in_float32_too_is_set_aside_and_its_neighbours_are_not(
     tmp_path: Path, tiny_checkpoint: Path, monkeypatch: pytest.MonkeyPatch

@@ -5,8 +5,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.model.health import of_unit_length, unsound
+from pipeline.model.health import unsound
 from pipeline.model.outputs import Embeddings
+from pipeline.soundness import of_unit_length
 
 _BAD = [np.nan, np.inf, -np.inf, 0.0, 0.97, 1.03, 3e38]
 

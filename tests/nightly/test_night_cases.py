@@ -16,7 +16,7 @@ from pipeline.dataset import Dataset, open_dataset
 from pipeline.nightly import night as nights
 from pipeline.stages.recipe import Recipe
 from pipeline.work import Link, WorkUnit
-from tests.jobs import killed_after, png
+from tests.jobs import OPEN_GATE, killed_after, png
 
 Night = Callable[..., dict[str, Any]]
 
@@ -63,6 +63,7 @@ def spec(tmp_path: Path, source: Path, tiny_checkpoint: Path) -> Path:
         "output": {"uri": str(tmp_path / "out"), "single": {"dim": 16}, "multi": {}},
         "compute": {"unit_rows": 4},
         "limits": {"quarantine_share": 1.0},
+        "nightly": {"gate": OPEN_GATE},
     }
     path.write_text(yaml.safe_dump(described))
     return path

@@ -27,6 +27,7 @@ from jobs.cli import main
 from pipeline.dataset import open_dataset
 from pipeline.records import Records
 from pipeline.stages.embed import Embed
+from tests.jobs import OPEN_GATE
 
 Row = dict[str, Any]
 
@@ -185,6 +186,7 @@ class Nights(RuleBasedStateMachine):
                 "keep": ["title"],
             },
             "output": {"uri": str(self.root / "out"), "single": {"dim": 16}},
+            "nightly": {"gate": OPEN_GATE},
             "compute": {"unit_rows": 2},
         }
         (self.root / "spec.yaml").write_text(yaml.safe_dump(spec))

@@ -1,0 +1,132 @@
+"""Quality: how well queries find, in a snapshot, the documents that are relevant to them.
+
+Every vector is scored, so that what is measured is the vectors and not an index. A document is as
+near as the nearest of its rows. Documents that the snapshot has not are not missed: whether they
+should be there is not for the vectors to say, and a query none of whose documents is there is left
+out.
+
+    DCG@k  = sum of grade / log2(1 + rank) over the first k       (Järvelin and Kekäläinen, 2002)
+    nDCG@k = DCG@k / DCG@k of the best order,  recall@k = found among the first k / relevant
+
+Legend: Q queries, N rows, D size of a vector, K hits of a query.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from math import log2
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from pipeline.folder import Folder
+from pipeline.fragments import FragmentReader, read_columns
+from pipeline.manifest import Part
+from pipeline.nightly.queries import Query
+from pipeline.tasks import TASKS, adapter_for
+
+DEPTH = 10
+"""Documents of a ranking that count."""
+_HITS = 5 * DEPTH
+"""Rows of a file that are kept for a query: several may be of one document."""
+
+Ranking = list[tuple[float, str]]
+"""Score and id, the nearest first."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Question:
+    """What is asked of every file of a snapshot."""
+
+    vectors: NDArray[np.float32]
+    """[Q, D]"""
+    queries: Sequence[Query]
+    """Q of them."""
+    column: str
+    """The single vectors that are searched."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Hits:
+    """What a file answers."""
+
+    rankings: list[Ranking]
+    """Of each query."""
+    there: frozenset[str]
+    """Relevant documents, of any query, that it has."""
+
+
+def search(folder: Folder, part: Part, schema: pa.Schema, question: Question) -> Hits:
+    """Search a file of a snapshot.
+
+    Args:
+        folder: the dataset's root.
+        part: of kind `data` or `links`.
+        schema: of the rows.
+        question: what is asked.
+    """
+    reader = FragmentReader(schema=schema, load=partial(read_columns, folder))
+    rows = reader.rows(part, ["id", "task", question.column]).combine_chunks()
+    ids = list(map(str, rows["id"].to_pylist()))
+    vectors = rows[question.column].combine_chunks()
+    vectors_ND = np.asarray(vectors.flatten().to_numpy(zero_copy_only=False), np.float32)
+    scores_QN = question.vectors @ vectors_ND.reshape(len(ids), -1).T
+    adapters = np.array([adapter_for(task) for task in rows["task"].to_pylist()])
+    rankings = []
+    for query, scores_N in zip(question.queries, scores_QN, strict=True):
+        scores_N[adapters != TASKS[query.task].adapter] = -np.inf
+        best = np.argpartition(-scores_N, min(_HITS, len(ids)) - 1)[:_HITS]
+        rankings.append([(float(scores_N[at]), ids[at]) for at in best if scores_N[at] > -np.inf])
+    wanted = {name for query in question.queries for name in query.relevant}
+    return Hits(rankings=rankings, there=frozenset(wanted.intersection(ids)))
+
+
+def quality(queries: Sequence[Query], hits: Sequence[Hits]) -> dict[str, float]:
+    """The means over the queries: `ndcg@10`, `recall@10`, and `queries`, how many counted.
+
+    Args:
+        queries: those that were asked.
+        hits: of all files.
+    """
+    there = frozenset[str]().union(*(some.there for some in hits))
+    gains, recalls = [], []
+    for at, query in enumerate(queries):
+        grades = {name: grade for name, grade in query.relevant.items() if name in there}
+        if grades:
+            found = _documents([hit for some in hits for hit in some.rankings[at]])
+            gains.append(ndcg(found, grades))
+            recalls.append(recall(found, grades))
+    if not gains:
+        return {"queries": 0}
+    return {
+        f"ndcg@{DEPTH}": float(np.mean(gains)),
+        f"recall@{DEPTH}": float(np.mean(recalls)),
+        "queries": len(gains),
+    }
+
+
+def ndcg(found: Sequence[str], grades: Mapping[str, float]) -> float:
+    """nDCG@10 of a ranking.
+
+    Args:
+        found: ids, the nearest first.
+        grades: of the relevant documents, at least one.
+    """
+    best = sorted(grades.values(), reverse=True)
+    return _dcg([grades.get(name, 0.0) for name in found]) / _dcg(best)
+
+
+def recall(found: Sequence[str], grades: Mapping[str, float]) -> float:
+    """Recall@10 of a ranking; the arguments are those of `ndcg`."""
+    return len(grades.keys() & set(found[:DEPTH])) / len(grades)
+
+
+def _dcg(grades: Sequence[float]) -> float:
+    return sum(grade / log2(1 + rank) for rank, grade in enumerate(grades[:DEPTH], start=1))
+
+
+def _documents(ranking: Ranking) -> list[str]:
+    """The ids, the nearest first, each once; of equal scores in the order of the ids."""
+    ordered = sorted(ranking, key=lambda hit: (-hit[0], hit[1]))
+    return list(dict.fromkeys(name for _, name in ordered))

@@ -1,0 +1,68 @@
+"""A query set: what users ask, and which documents they should find.
+
+{"query": "bird that hunts moths", "relevant": ["doc-7", "doc-9"]}
+{"query": "parse a date", "relevant": {"doc-3": 2, "doc-4": 1}, "task": "code.query"}
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from pipeline.errors import SpecError
+from pipeline.storage import read_object
+from pipeline.tasks import TASKS
+
+KEY = "nightly.gate.queries"
+_TASK = "retrieval.query"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Query:
+    """One query."""
+
+    text: str
+    """What is asked."""
+    task: str
+    """The public task whose prompt it has; it is asked of the rows of the same adapter."""
+    relevant: Mapping[str, float]
+    """How relevant documents are, by id as text, each above 0."""
+
+
+def read_queries(uri: str) -> list[Query]:
+    """The queries of a JSONL file.
+
+    Raises:
+        SpecError: it is not there, or a line of it is no query.
+    """
+    try:
+        lines = read_object(uri).splitlines()
+    except FileNotFoundError:
+        raise SpecError(f"{KEY}: {uri!r} is not there") from None
+    queries = [
+        _query(f"{KEY}: {uri!r}, line {number}", line)
+        for number, line in enumerate(lines, start=1)
+        if line.strip()
+    ]
+    if not queries:
+        raise SpecError(f"{KEY}: {uri!r} has no queries")
+    return queries
+
+
+def _query(where: str, line: bytes) -> Query:
+    try:
+        plain: dict[str, Any] = json.loads(line)
+        text, relevant, task = plain["query"], plain["relevant"], plain.get("task", _TASK)
+        grades = relevant if isinstance(relevant, dict) else dict.fromkeys(map(str, relevant), 1)
+        relevant = {name: float(grade) for name, grade in grades.items()}
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        raise SpecError(
+            f'{where} is not {{"query": text, "relevant": [ids] or {{id: grade}}}}: {error!r}'
+        ) from None
+    if not isinstance(text, str) or not text.strip():
+        raise SpecError(f"{where}: the query is empty")
+    if task not in TASKS:
+        raise SpecError(f"{where}: {task!r} is not a task; expected one of {', '.join(TASKS)}")
+    if not relevant or min(relevant.values()) <= 0:
+        raise SpecError(f"{where}: nothing is relevant to it, or something with a grade of 0")
+    return Query(text=text, task=task, relevant=relevant)
