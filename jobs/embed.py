@@ -138,12 +138,13 @@ class CheckedJob:
         return self.recipes
 
     def snapshot(self, *, keep_gone: bool = False) -> LogEntry | None:
-        """The newest entry of the log, when it holds this job's work, and rows that are gone."""
+        """The newest entry of the log, when it holds this job's work, and rows that are gone, and
+        was not refused."""
         newest = newest_entry(self.folder)
         for recipe in self.recipes.values():
             wanted = digest(self.plan.units, recipe.fingerprint, keep_gone=keep_gone)
             found = find_snapshot(newest, wanted, recipe.fingerprint)
-            if found is not None:
+            if found is not None and not found.is_refused:
                 return found
         return None
 

@@ -190,10 +190,15 @@ def _demand_passed(folder: Folder, version: int) -> None:
     for reason in made.refused:
         error.add_note(f"  {reason}")
     error.add_note(
-        f"`nightjar show {folder.uri} --version {version}` reads it, `nightjar publish "
-        f"{folder.uri} {version}` gives it to readers all the same; a later night begins with what "
-        "readers have"
+        f"`nightjar show {folder.uri} --version {version}` reads it, and `nightjar publish "
+        f"{folder.uri} {version}` gives it to readers all the same"
     )
+    if newest.published:
+        error.add_note(
+            f"`nightjar rollback {folder.uri} {newest.published}` discards it: what it has added "
+            "is embedded anew by the next night; until then that goes on from what readers have, "
+            "and uses the vectors again"
+        )
     raise error
 
 

@@ -85,8 +85,12 @@ def demand_fit(
 
 
 def find_snapshot(newest: LogEntry | None, source_digest: str, fingerprint: str) -> LogEntry | None:
-    """The newest entry of the log, when it was made from exactly this work."""
-    if newest is None:
+    """The newest entry of the log, when it was made from exactly this work.
+
+    A candidate that the gate has refused and that was discarded is made anew; what readers had, and
+    a person took back, is not.
+    """
+    if newest is None or (newest.is_refused and newest.snapshot in newest.withheld):
         return None
     same = (newest.source_digest, newest.fingerprint) == (source_digest, fingerprint)
     return newest if same else None

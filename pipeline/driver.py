@@ -151,7 +151,7 @@ def _round(
 ) -> Outcome | None:
     """Do what is not done, or else commit; None when the state is to be looked at again."""
     there = find_snapshot(newest, wanted.source_digest, wanted.fingerprint)
-    if there is not None and not done.again:
+    if there is not None and not there.is_refused and not done.again:
         return Outcome(entry=there, receipts=None, resumed=[])
     records = done.records_of(folder, wanted.fingerprint)
     units, standing, written = done.all_of(wanted, records, void)
@@ -160,10 +160,15 @@ def _round(
         return None
     receipts = reconcile(units, standing.receipts)
     snapshot = wanted.snapshot(units, receipts)
-    if there is None or read_manifest(folder, there.manifest) != snapshot.manifest:
-        verdict, there = accept(snapshot, receipts), None
-        with suppress(CommitConflict):
-            there = commit(folder, snapshot, newest, verdict)
+    if there is not None and read_manifest(folder, there.manifest) != snapshot.manifest:
+        there = None
+    if there is None or there.is_refused:
+        # what was refused is judged again: the limits may be others by now
+        verdict = accept(snapshot, receipts)
+        if there is None or tuple(there.refused) != verdict.refused:
+            there = None
+            with suppress(CommitConflict):
+                there = commit(folder, snapshot, newest, verdict)
     if there is None:
         return None
     return Outcome(entry=there, receipts=receipts, resumed=done.before)

@@ -104,6 +104,11 @@ class LogEntry:
     """Path of the list of files that may be deleted at any moment; None for none."""
 
     @property
+    def is_refused(self) -> bool:
+        """Whether readers do not get the snapshot described here because the gate refused it."""
+        return bool(self.refused) and self.published != self.snapshot
+
+    @property
     def row_schema(self) -> pa.Schema:
         """Of the rows."""
         return pa.ipc.read_schema(pa.py_buffer(bytes.fromhex(self.schema)))
