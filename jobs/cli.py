@@ -86,7 +86,13 @@ def _embed(arguments: argparse.Namespace) -> None:
     spec = load_spec(arguments.spec, arguments.overrides)
     from jobs.embed import run
 
-    run(arguments.spec, spec, arguments.address, arguments.json)
+    run(
+        arguments.spec,
+        spec,
+        arguments.address,
+        price=arguments.price,
+        as_json=arguments.json,
+    )
 
 
 def _nightly(arguments: argparse.Namespace) -> None:
@@ -99,6 +105,7 @@ def _nightly(arguments: argparse.Namespace) -> None:
         arguments.spec,
         spec,
         arguments.address,
+        price=arguments.price,
         as_json=arguments.json,
         allow_empty=arguments.allow_empty,
     )
@@ -126,7 +133,14 @@ def _retry(arguments: argparse.Namespace) -> None:
     storage = _use_storage(arguments.storage)
     from jobs.retry import run
 
-    run(arguments.uri, arguments.overrides, arguments.address, arguments.reasons, storage)
+    run(
+        arguments.uri,
+        arguments.overrides,
+        arguments.address,
+        reasons=arguments.reasons,
+        storage=storage,
+        price=arguments.price,
+    )
 
 
 def _benchmark(arguments: argparse.Namespace) -> None:
@@ -158,6 +172,13 @@ def _versions(arguments: argparse.Namespace) -> None:
     from jobs.versions import show
 
     show(arguments.uri, arguments.last)
+
+
+def _runs(arguments: argparse.Namespace) -> None:
+    _use_storage(arguments.storage)
+    from jobs.runs import show
+
+    show(arguments.uri, arguments.last, arguments.json)
 
 
 def _publish(arguments: argparse.Namespace) -> None:
@@ -231,6 +252,7 @@ _COMMANDS: dict[str, Command] = {
     "verify": _verify,
     "quarantine": _quarantine,
     "versions": _versions,
+    "runs": _runs,
     "publish": _publish,
     "rollback": _rollback,
     "tag": _tag,

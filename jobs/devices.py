@@ -12,10 +12,12 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from jobs.accounts import Account
 from jobs.progress import display
 from pipeline.model.device import auto_dtype, pick_device
 from pipeline.nightly.queries import Query
 from pipeline.spec import JobSpec
+from pipeline.stages.board import Progress
 from pipeline.stages.cluster import connected
 from pipeline.stages.each import each_on_ray, once_on_ray
 from pipeline.stages.flow import opened_together, run_in_process
@@ -49,6 +51,8 @@ class Devices:
     """Embeds units: `run_in_process` or `run_on_ray`."""
     each: Each
     """Does what needs no device."""
+    account: Account
+    """Told what took how long."""
     ask: Callable[[Sequence[Query]], NDArray[np.float32]]
     """Embeds queries on one device: [queries, size]."""
 
@@ -62,11 +66,19 @@ class Devices:
         """Embed or link units, as `driver.Execute`; `again` are the reasons to try again."""
         recipe = replace(self.recipe, revisions=revisions, earlier=earlier, again=again)
         linked = opened_together([unit for unit in units if unit.links is not None])
-        receipts = [receipt for some in self.each(recipe.link, linked) for receipt in some]
+        with self.account.phase("link"):
+            receipts = [receipt for some in self.each(recipe.link, linked) for receipt in some]
         embedded = [unit for unit in units if unit.links is None]
         if embedded:
-            with display(rows_by_adapter(embedded)) as watch:
+            told = [Progress()]
+
+            def watch(progress: Progress) -> None:
+                told[0] = progress
+                show(progress)
+
+            with self.account.phase("embed"), display(rows_by_adapter(embedded)) as show:
                 receipts += self.run(recipe, embedded, watch=watch)
+            self.account.add(told[0])
         return receipts
 
     def scan(self, units: Sequence[tuple[int, WorkUnit]]) -> pa.Table:
@@ -80,7 +92,7 @@ class Devices:
 
 @contextmanager
 def devices(
-    spec: JobSpec, plan: Plan, recipes: Mapping[str, Recipe], address: str
+    spec: JobSpec, plan: Plan, recipes: Mapping[str, Recipe], address: str, account: Account
 ) -> Iterator[Devices]:
     """The devices that an address leads to.
 
@@ -89,6 +101,7 @@ def devices(
         plan: likewise.
         recipes: by dtype; which of them is meant by `auto` is for the devices to say.
         address: which Ray, or `none`.
+        account: of the run.
 
     Raises:
         RunError: no Ray answers there.
@@ -97,7 +110,7 @@ def devices(
         recipe = recipes.get(spec.model.dtype) or recipes[auto_dtype(pick_device("auto"))]
         run = partial(run_in_process, stall=spec.limits.stall)
         ask = partial(recipe.ask, device="auto")
-        yield Devices(recipe=recipe, run=run, each=map, ask=ask)
+        yield Devices(recipe=recipe, run=run, each=map, account=account, ask=ask)
         return
     with connected(address) as cluster:
         pools = choose_pools(
@@ -113,4 +126,4 @@ def devices(
         there = partial(run_on_ray, pools=pools, stall=spec.limits.stall)
         device = "cuda" if on_gpu else "cpu"
         ask = partial(once_on_ray, partial(recipe.ask, device=device), pool=pools[0])
-        yield Devices(recipe=recipe, run=there, each=each_on_ray, ask=ask)
+        yield Devices(recipe=recipe, run=there, each=each_on_ray, account=account, ask=ask)

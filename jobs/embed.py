@@ -11,12 +11,12 @@ is done again.
 
 import shutil
 import sys
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import islice
 
+from jobs.accounts import Account
 from jobs.devices import devices
 from jobs.printed import printed
 from pipeline.commit import Snapshot, demand_fit, digest, find_snapshot
@@ -42,9 +42,9 @@ _EXAMPLES = 3
 """Items to name of those that were set aside."""
 
 
-def run(path: str, spec: JobSpec, address: str, as_json: bool) -> None:
+def run(path: str, spec: JobSpec, address: str, *, price: float | None, as_json: bool) -> None:
     """The command, with the spec that was read from a path."""
-    report = embed(spec, address)
+    report = embed(spec, address, price)
     if as_json:
         print(report.to_json())
         return
@@ -63,23 +63,29 @@ def tell_next(path: str, spec: JobSpec, report: RunReport) -> None:
     print(f"next:    {command} {what} {report.dataset}{version}{storage}")
 
 
-def embed(spec: JobSpec, address: str) -> RunReport:
+def embed(spec: JobSpec, address: str, price: float | None = None) -> RunReport:
     """Embed a corpus and commit the result.
 
     Args:
         spec: the job.
         address: which Ray, or `none`.
+        price: of a device for an hour, for the account of the run.
 
     Raises:
         UserError: the spec, its source, checkpoint or output is wrong.
         RunError: the run failed; nothing was committed.
     """
-    started = time.monotonic()
-    job = check(spec)
-    entry = job.snapshot()
-    if entry is not None:
-        return report_of_nothing(job, entry)
-    return report_of(job, finish(job, address), time.monotonic() - started)
+    account = Account(command="embed", price=price)
+    with account.phase("plan"):
+        job = check(spec)
+    with account.kept(job.folder, spec.name):
+        entry = job.snapshot()
+        if entry is not None:
+            report = report_of_nothing(job, entry)
+        else:
+            report = report_of(job, finish(job, address, account), account.seconds)
+        account.close(report)
+    return report
 
 
 def report_of_nothing(job: "CheckedJob", entry: LogEntry) -> RunReport:
@@ -183,18 +189,21 @@ def check(
     return CheckedJob(spec=spec, plan=plan, recipes=recipes, folder=folder, remembered=remembered)
 
 
-def finish(job: CheckedJob, address: str, again: frozenset[str] = frozenset()) -> Outcome:
+def finish(
+    job: CheckedJob, address: str, account: Account, again: frozenset[str] = frozenset()
+) -> Outcome:
     """Do what is left of a job, and commit it.
 
     Args:
         job: checked.
         address: which Ray, or `none`.
+        account: of the run.
         again: reasons; what was set aside for one of them is tried once more.
 
     Raises:
         RunError: the run failed; nothing was committed.
     """
-    with devices(job.spec, job.plan, job.recipes, address) as there:
+    with devices(job.spec, job.plan, job.recipes, address, account) as there:
         recipe = there.recipe
         wanted = Wanted(
             units=job.plan.units,

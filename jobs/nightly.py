@@ -6,11 +6,12 @@ computed before: see `pipeline.nightly.night`.
 """
 
 import json
-import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
+from typing import Any
 
+from jobs.accounts import Account
 from jobs.devices import Devices, devices
 from jobs.embed import CheckedJob, check, report_of, report_of_nothing, tell_next
 from pipeline.commit import digest
@@ -43,9 +44,12 @@ class NightReport:
 
     def to_json(self) -> str:
         """As one JSON object."""
+        return json.dumps(asdict(self.run) | self.more(), indent=2)
+
+    def more(self) -> dict[str, Any]:
+        """What it says beyond the account of any run."""
         found = None if self.counts is None else asdict(self.counts)
-        gate = [asdict(finding) for finding in self.findings]
-        return json.dumps(asdict(self.run) | {"found": found, "gate": gate}, indent=2)
+        return {"found": found, "gate": [asdict(finding) for finding in self.findings]}
 
     def sentence(self) -> str:
         """A short account for a person."""
@@ -58,13 +62,21 @@ class NightReport:
         )
 
 
-def run(path: str, spec: JobSpec, address: str, *, as_json: bool, allow_empty: bool) -> None:
+def run(
+    path: str,
+    spec: JobSpec,
+    address: str,
+    *,
+    price: float | None,
+    as_json: bool,
+    allow_empty: bool,
+) -> None:
     """The command, with the spec that was read from a path.
 
     Raises:
         SnapshotRefused: the gate did not give the snapshot to readers.
     """
-    report = nightly(spec, address, allow_empty=allow_empty)
+    report = nightly(spec, address, price=price, allow_empty=allow_empty)
     if as_json:
         print(report.to_json())
     else:
@@ -73,39 +85,52 @@ def run(path: str, spec: JobSpec, address: str, *, as_json: bool, allow_empty: b
     _demand_passed(Folder(spec.output.uri), report.run.version)
 
 
-def nightly(spec: JobSpec, address: str, *, allow_empty: bool = False) -> NightReport:
+def nightly(
+    spec: JobSpec, address: str, *, price: float | None = None, allow_empty: bool = False
+) -> NightReport:
     """Bring a dataset up to its source, and commit the result.
 
     Args:
         spec: the job.
         address: which Ray, or `none`.
+        price: of a device for an hour, for the account of the run.
         allow_empty: whether a source without rows may empty the dataset.
 
     Raises:
         UserError: the spec, its source, checkpoint or output is wrong.
         RunError: the run failed; nothing was committed.
     """
-    started = time.monotonic()
-    job = _checked(spec, allow_empty)
-    queries = _queries(job)
-    entry = job.snapshot(keep_gone=_keeps_gone(spec))
-    if entry is not None:
-        return NightReport(run=report_of_nothing(job, entry), counts=None, findings=())
+    account = Account(command="nightly", price=price)
+    with account.phase("plan"):
+        job = _checked(spec, allow_empty)
+        queries = _queries(job)
+    with account.kept(job.folder, spec.name):
+        entry = job.snapshot(keep_gone=_keeps_gone(spec))
+        if entry is not None:
+            report = NightReport(run=report_of_nothing(job, entry), counts=None, findings=())
+        else:
+            report = _done(job, queries, address, account)
+        account.close(report.run, **report.more())
+        account.reasons = tuple(f.sentence for f in report.findings if f.refuses)
+    return report
+
+
+def _done(job: CheckedJob, queries: Sequence[Query], address: str, account: Account) -> NightReport:
     # nothing is embedded of an empty source, and no pool would have anything to do
     where = address if job.plan.units else "none"
-    with devices(spec, job.plan, job.recipes_that_fit(), where) as there:
-        keep_job(job.folder, spec)
+    with devices(job.spec, job.plan, job.recipes_that_fit(), where, account) as there:
+        keep_job(job.folder, job.spec)
         job.remembered.keep()
         night, gate = night_of(job, there), _gate(job, there, queries)
         base = newest_entry(job.folder)
         outcome = drive(
             job.folder,
-            night.wanted,
+            account.timed("compare", night.wanted),
             execute=partial(there.execute, frozenset()),
-            accept=gate.judge,
+            accept=account.timed("gate", gate.judge),
         )
         counts = night.counts(base)
-    report = report_of(job, outcome, time.monotonic() - started)
+    report = report_of(job, outcome, account.seconds)
     return NightReport(run=report, counts=counts, findings=tuple(gate.findings))
 
 

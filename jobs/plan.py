@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pyarrow as pa
 
+from jobs.accounts import Account
 from jobs.devices import Devices, devices
 from jobs.embed import CheckedJob, check
 from jobs.nightly import night_of
@@ -118,7 +119,9 @@ def run(
     """
     speed = read_speed(benchmark) if benchmark.exists() else None
     job = check(spec, anew=True, writes=False)
-    with devices(spec, job.plan, job.recipes_that_fit(), address) as there:
+    # nothing is written, its own account neither
+    account = Account(command="plan", price=price)
+    with devices(spec, job.plan, job.recipes_that_fit(), address, account) as there:
         forecast = _forecast(job, there, speed, price, sample)
     print(json.dumps(asdict(forecast), indent=2) if as_json else "\n".join(forecast.sentences()))
 

@@ -8,8 +8,8 @@ from contextlib import contextmanager
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
+from pipeline.stages.board import Progress as Run
 from pipeline.stages.watchdog import Watch
-from pipeline.work import Tally
 
 _PLAIN_SECONDS = 5.0
 
@@ -44,7 +44,8 @@ def _bars(progress: Progress, rows: Mapping[str, int]) -> Watch:
     }
     total = progress.add_task("all", total=sum(rows.values()), tokens=0, pace=0.0)
 
-    def watch(tallies: dict[str, Tally]) -> None:
+    def watch(run: Run) -> None:
+        tallies = run.tallies
         seconds = max(time.monotonic() - started, 1e-3)
         for adapter, tally in tallies.items():
             progress.update(
@@ -64,9 +65,9 @@ def _plain(rows: Mapping[str, int]) -> Watch:
     started = last = time.monotonic()
     total, told_end = sum(rows.values()), False
 
-    def watch(tallies: dict[str, Tally]) -> None:
+    def watch(run: Run) -> None:
         nonlocal last, told_end
-        now = time.monotonic()
+        now, tallies = time.monotonic(), run.tallies
         done = sum(tally.rows for tally in tallies.values())
         finished = done >= total
         if not done or told_end or (now - last < _PLAIN_SECONDS and not finished):

@@ -5,10 +5,10 @@ too large for the limit of then, memory that did not suffice, a crash. The rows 
 as they are. What a row itself lacks is mended in the source, and `nightjar embed` finds the change.
 """
 
-import time
 from collections.abc import Sequence
 
-from jobs.embed import CheckedJob, check, finish
+from jobs.accounts import Account
+from jobs.embed import CheckedJob, check, finish, report_of
 from pipeline.driver import Outcome
 from pipeline.errors import MAY_PASS, OutputError, Reason, SpecError
 from pipeline.folder import Folder
@@ -22,8 +22,10 @@ def run(
     uri: str,
     overrides: Sequence[str],
     address: str,
+    *,
     reasons: Sequence[str],
     storage: Sequence[StoreSpec],
+    price: float | None,
 ) -> None:
     """The command.
 
@@ -33,6 +35,7 @@ def run(
         address: which Ray, or `none`.
         reasons: those to try again; none for all that may pass.
         storage: how stores are reached.
+        price: of a device for an hour, for the account of the run.
 
     Raises:
         UserError: there is no job at the output, it cannot be done any more, or it is not the one
@@ -43,11 +46,14 @@ def run(
     if unknown:
         raise SpecError(f"--reason: {unknown[0]!r} is not one of {', '.join(Reason)}")
     chosen = frozenset(reasons or map(str, MAY_PASS))
-    started = time.monotonic()
-    job = check(kept_job(Folder(uri), overrides, storage))
+    account = Account(command="retry", price=price)
+    with account.phase("plan"):
+        job = check(kept_job(Folder(uri), overrides, storage))
     _demand_its_snapshot(job)
-    outcome = finish(job, address, chosen)
-    print(_account(outcome, chosen, time.monotonic() - started))
+    with account.kept(job.folder, job.spec.name):
+        outcome = finish(job, address, account, chosen)
+        account.close(report_of(job, outcome, account.seconds))
+    print(_account(outcome, chosen, account.seconds))
     print(f"dataset: {uri} (version {outcome.entry.snapshot})")
 
 

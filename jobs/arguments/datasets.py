@@ -10,6 +10,12 @@ def add(commands: Commands) -> None:
     _add_readers(commands)
     _add_versions(commands)
     _add_gc(commands)
+    runs = commands.add_parser("runs", help="list how the last runs went")
+    runs.add_argument("uri", help="root of the dataset")
+    runs.add_argument("--last", type=positive, default=20, help="how many to print")
+    runs.add_argument("--json", action="store_true", help="print all that is known of each")
+    add_storage(runs)
+    runs.set_defaults(command="runs")
 
 
 def _add_readers(commands: Commands) -> None:

@@ -40,7 +40,6 @@ def _add_plan(commands: Commands) -> None:
         default="./benchmark/benchmark.json",
         help="what `nightjar benchmark` wrote of the device that is meant",
     )
-    plan.add_argument("--price", type=above_zero, help="of the device for an hour, in any currency")
     plan.add_argument(
         "--sample", type=positive, default=10_000, help="rows that are counted, at most about"
     )
@@ -71,6 +70,11 @@ def _add_run(parser: argparse.ArgumentParser) -> None:
         action="append",
         default=[],
         help="override a key of the spec, for example output.uri=./elsewhere",
+    )
+    parser.add_argument(
+        "--price",
+        type=above_zero,
+        help="of a device for an hour, in any currency: what the run costs is told by it",
     )
     parser.add_argument(
         "--address",

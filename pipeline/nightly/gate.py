@@ -142,7 +142,7 @@ class Gate:
                     check=check,
                     value=value,
                     limit=limit,
-                    sentence=f"nightly.gate.{check}: {_told(limit)}, but it has {manifest.rows:,} "
+                    sentence=f"nightly.gate.{check}: {_told(limit)}, and it has {manifest.rows:,} "
                     f"rows, {value:.1%} {more} than the {before.rows:,} of version "
                     f"{before.version}",
                 )
@@ -177,7 +177,7 @@ class Gate:
             check="near_identical",
             value=share,
             limit=self.spec.near_identical,
-            sentence=f"nightly.gate.near_identical: {_told(self.spec.near_identical)}, but "
+            sentence=f"nightly.gate.near_identical: {_told(self.spec.near_identical)}, and "
             f"{share:.1%} of the {len(contents):,} new {column} vectors looked at are as good as "
             "equal to that of another content",
         )
@@ -194,7 +194,7 @@ class Gate:
                     check="shift",
                     value=value,
                     limit=self.spec.shift,
-                    sentence=f"nightly.gate.shift: {_told(self.spec.shift)}, but the new {column} "
+                    sentence=f"nightly.gate.shift: {_told(self.spec.shift)}, and the new {column} "
                     f"vectors of {group} are {value:.2f} away from those of version "
                     f"{before.version} (by {of_new.sum():,} and {of_old.sum():,} of them)",
                 )
@@ -221,7 +221,7 @@ class Gate:
                     check=check,
                     value=was - value,
                     limit=self.spec.quality_drop,
-                    sentence=f"nightly.gate.quality_drop: {self.spec.quality_drop:g}, but the "
+                    sentence=f"nightly.gate.quality_drop: {self.spec.quality_drop:g}, and the "
                     f"{check} of {measured['queries']:,} queries is {value:.3f}, and {was:.3f} "
                     f"with version {before.version}",
                 )

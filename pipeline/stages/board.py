@@ -8,7 +8,9 @@ that never ends is known to be held.
 
 import time
 import traceback
-from collections import Counter
+from collections import Counter, defaultdict
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 from pipeline.credentials import redact
@@ -24,6 +26,10 @@ class Progress:
     """The counts so far, by adapter."""
     moves: int = 0
     """Grows with whatever happens."""
+    seconds: dict[str, float] = field(default_factory=dict)
+    """That workers have spent, all together, by stage."""
+    workers: dict[str, int] = field(default_factory=dict)
+    """How many have loaded the model, by device."""
 
 
 class Board:
@@ -35,6 +41,8 @@ class Board:
         self._attempts: Counter[tuple[str, str]] = Counter()
         self._held: dict[tuple[str, str], tuple[str, float]] = {}
         self._done: Counter[str] = Counter()
+        self._seconds: defaultdict[str, float] = defaultdict(float)
+        self._workers: Counter[str] = Counter()
         self._moves = 0
 
     def take_up(self, stage: str, unit: str, where: str) -> int:
@@ -48,7 +56,24 @@ class Board:
     def put_down(self, stage: str, unit: str) -> None:
         """A worker has ended a stage of a unit, well or not."""
         self._moves += 1
-        self._done[stage] += self._held.pop((stage, unit), None) is not None
+        held = self._held.pop((stage, unit), None)
+        if held is not None:
+            self._done[stage] += 1
+            self._seconds[stage] += time.monotonic() - held[1]
+
+    @contextmanager
+    def holding(self, stage: str, unit: str, where: str) -> Iterator[None]:
+        """Take up a stage of a unit, and put it down; for workers of this process."""
+        self.take_up(stage, unit, where)
+        try:
+            yield
+        finally:
+            self.put_down(stage, unit)
+
+    def enlist(self, device: str) -> None:
+        """A worker has loaded the model on a device."""
+        self._moves += 1
+        self._workers[device] += 1
 
     def pulse(self) -> None:
         """A worker is getting on within a unit."""
@@ -61,7 +86,12 @@ class Board:
 
     def read(self) -> Progress:
         """How far the run is."""
-        return Progress(tallies=self._tallies, moves=self._moves)
+        return Progress(
+            tallies=self._tallies,
+            moves=self._moves,
+            seconds=dict(self._seconds),
+            workers=dict(self._workers),
+        )
 
     def held(self) -> list[str]:
         """What is held by whom and since when, longest first; and what has been done."""

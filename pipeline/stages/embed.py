@@ -15,7 +15,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from pipeline.errors import Reason, RowError
-from pipeline.model.device import device_errors
+from pipeline.model.device import device_errors, name_of
 from pipeline.model.engine import Engine
 from pipeline.model.health import unsound
 from pipeline.model.outputs import Embeddings
@@ -61,6 +61,11 @@ class Embed:
         types = {field.name: field.type for field in vectors}
         self._multi: pa.ListType | None = types.pop("multivector", None)
         self._singles: dict[str, pa.FixedSizeListType] = types
+
+    @property
+    def device(self) -> str:
+        """As a person would call it."""
+        return name_of(self._engine.device)
 
     @property
     def packs(self) -> int:

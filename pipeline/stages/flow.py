@@ -44,7 +44,7 @@ def run_in_process(
         stall=stall,
         waiting=board.held,
     )
-    watch(board.read().tallies)
+    watch(board.read())
     return receipts
 
 
@@ -52,13 +52,20 @@ def _run(recipe: Recipe, units: Sequence[WorkUnit], board: Board) -> list[Receip
     # this process is the user's own: an item that takes its time may have it
     prepare, sink = recipe.prepare(expendable=False), recipe.sink()
     embed = recipe.embed(units[0].adapter, "auto")
+    board.enlist(embed.device)
     receipts = []
     with pulsing(lambda: prepare.items + embed.packs, board.pulse):
         for group in opened_together(units):
-            for unit, rows in recipe.read(group):
-                key = unit.key(recipe.fingerprint)
-                board.take_up("unit", key, unit.segment.shard.uri)
-                receipts.append(sink(embed(prepare(rows), unit.adapter), key, unit.adapter))
-                board.put_down("unit", key)
+            read = recipe.read(group)
+            for unit in group:
+                key, shard = unit.key(recipe.fingerprint), unit.segment.shard.uri
+                with board.holding("source", key, shard):
+                    _, rows = next(read)
+                with board.holding("prepare", key, shard):
+                    prepared = prepare(rows)
+                with board.holding("embed", key, shard):
+                    embedded = embed(prepared, unit.adapter)
+                with board.holding("sink", key, shard):
+                    receipts.append(sink(embedded, key, unit.adapter))
                 board.add(receipts[-1])
     return receipts

@@ -86,7 +86,7 @@ def run_on_ray(
         raise failure from error
     last = asked(board.read)
     if last is not None:
-        watch(last.tallies)
+        watch(last)
     return receipts
 
 
@@ -124,10 +124,12 @@ def _lane(recipe: Recipe, pool: Pool, units: Sequence[WorkUnit], board: Any) -> 
     """Read, prepare and embed the units of one pool, adapter by adapter."""
     chosen = [unit for adapter in pool.adapters for unit in units if unit.adapter == adapter]
     groups = opened_together(chosen)
+    # an actor more than there are units would load the model for nothing
+    size = min(pool.size, len(chosen))
     compute = ActorPoolStrategy(
-        min_size=pool.size,
-        max_size=pool.most,
-        initial_size=pool.size,
+        min_size=size,
+        max_size=max(size, min(pool.most, len(chosen))),
+        initial_size=size,
         # while one unit is on the device, the one before is turned into Arrow, and the next opened
         max_concurrent_calls_per_actor=2,
         max_tasks_in_flight_per_actor=2,
@@ -228,6 +230,7 @@ class EmbedParcel:
             # kept for the first call: Ray starts an actor whose constructor fails again, loudly
             self._failure = tellable(error)
         else:
+            board.enlist.remote(self._embed.device)
             # for as long as the actor lives
             self._pulse = pulsing(lambda: self._embed.packs, board.pulse.remote)
             self._pulse.__enter__()

@@ -16,10 +16,9 @@ from typing import TypeVar
 
 from pipeline.errors import Stalled
 from pipeline.stages.board import Progress
-from pipeline.work import Tally
 
-Watch = Callable[[dict[str, Tally]], None]
-"""Called now and then with the counts so far, by adapter."""
+Watch = Callable[[Progress], None]
+"""Called now and then with how far a run is."""
 
 Answer = TypeVar("Answer")
 
@@ -63,7 +62,7 @@ def watched(
         if now is not None:
             if now.moves != moves:
                 moves, since = now.moves, time.monotonic()
-            watch(now.tallies)
+            watch(now)
         if time.monotonic() - since > stall:
             raise _stalled(stall, thread, waiting())
     return answer.result()

@@ -118,7 +118,7 @@ def test_a_source_cut_in_half_is_a_candidate_until_it_is_whole_or_somebody_says_
         (source / name).unlink()
     told = night(code=1)
     assert "nightjar: version 2 is a candidate, and readers get version 1:" in told
-    assert "gate.shrink: 0.2, but it has 120 rows, 50.0% fewer than the 240 of version 1" in told
+    assert "gate.shrink: 0.2, and it has 120 rows, 50.0% fewer than the 240 of version 1" in told
     assert f"`nightjar publish {_out(spec)} 2`" in told
     assert _readers(spec) == (1, 240)
     assert open_dataset(_out(spec), 2).count() == 120
@@ -141,7 +141,7 @@ def test_a_source_that_has_more_than_doubled_is_a_candidate(
 ) -> None:
     night()
     _write(source / "new.parquet", range(1000, 1300))
-    assert "gate.growth: 1, but it has 540 rows, 125.0% more" in night(code=1)
+    assert "gate.growth: 1, and it has 540 rows, 125.0% more" in night(code=1)
     night(code=1)
     assert list_versions(Folder(_out(spec))) == [1, 2], "the same verdict is no news"
     night("nightly.gate.growth=null")
@@ -227,9 +227,9 @@ def _collapsed(monkeypatch: pytest.MonkeyPatch) -> None:
 
 _FAULTS = {
     "an actor that makes NaN": (_not_finite, "limits.quarantine_share: 0.01, but"),
-    "another adapter": (_swapped, "gate.shift: 0.5, but the new embedding vectors of text of"),
-    "another projector": (_rotated, "gate.shift: 0.5, but the new multivector vectors of text of"),
-    "a collapsed model": (_collapsed, "gate.near_identical: 0.2, but"),
+    "another adapter": (_swapped, "gate.shift: 0.5, and the new embedding vectors of text of"),
+    "another projector": (_rotated, "gate.shift: 0.5, and the new multivector vectors of text of"),
+    "a collapsed model": (_collapsed, "gate.near_identical: 0.2, and"),
 }
 
 
@@ -299,7 +299,7 @@ def test_a_first_snapshot_that_is_refused_is_read_by_nobody_who_does_not_ask_for
     assert main(["versions", out]) == 0
     listed = capsys.readouterr().out
     assert "candidate: 240 rows" in listed
-    assert "refused: nightly.gate.near_identical: 0.2, but 50.0%" in listed
+    assert "refused: nightly.gate.near_identical: 0.2, and 50.0%" in listed
     assert main(["tag", out, "golden"]) == 2
     assert main(["gc", out, "--delete"]) == 0
     assert main(["publish", out, "1"]) == 0
@@ -344,7 +344,7 @@ def test_queries_that_find_their_documents_worse_are_a_reason(
         source / "3.parquet",
     )
     told = night(*asked, code=1)
-    assert "nightly.gate.quality_drop: 0.02, but the ndcg@10 of 20 queries is" in told
+    assert "nightly.gate.quality_drop: 0.02, and the ndcg@10 of 20 queries is" in told
     assert _readers(spec) == (1, 240)
     night(*asked, "nightly.gate.quality_drop=1")
     assert _readers(spec) == (3, 240)

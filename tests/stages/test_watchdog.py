@@ -56,7 +56,7 @@ def test_a_run_is_told_of_while_it_goes_on() -> None:
     told, tallies = threading.Event(), {"code": Tally()}
 
     def watch(found: object) -> None:
-        assert found == tallies
+        assert found == Progress(tallies=tallies)
         told.set()
 
     found = watched(
