@@ -114,7 +114,8 @@ def _execute(
     """All lanes into one sink, as one execution."""
     configure_data()
     sink = ReceiptSink(recipe, board)
-    lanes = [_lane(recipe, pool, units, board) for pool in pools]
+    wanted = {unit.adapter for unit in units}
+    lanes = [_lane(recipe, p, units, board) for p in pools if not wanted.isdisjoint(p.adapters)]
     joined = reduce(lambda one, other: one.union(other), lanes)
     joined.write_datasink(sink, ray_remote_args={"num_cpus": TASK_CPUS})
     return sink.receipts

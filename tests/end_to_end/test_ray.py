@@ -82,6 +82,7 @@ def test_nights_on_a_cluster_embed_once_and_then_link_and_delete(
     _demand_every_row_once(done)
     # a shard is gone, and the rows of another are told without a column
     less = ("--set", "source.0.uri=" + _first_shard(spec), "--set", "source.0.keep=[]")
+    less += ("--set", "nightly.gate.shrink=null")
     done = nightjar("nightly", spec, "--address", cluster.client_address, "--json", *less)
     assert done.code == 0, done.err
     report = json.loads(done.out)
