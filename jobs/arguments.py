@@ -88,8 +88,8 @@ def _add_plan(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -
     plan.add_argument(
         "--benchmark",
         metavar="FILE",
-        default="./benchmark/benchmark.json",
-        help="what `nightjar benchmark` wrote of the device that is meant",
+        help="what `nightjar benchmark` wrote of the device that is meant; "
+        "./benchmark/benchmark.json by default, when it is there",
     )
     plan.add_argument(
         "--price", type=_above_zero, help="of the device for an hour, in any currency"
