@@ -26,6 +26,8 @@ class RunReport:
     """Embeddings those rows asked for."""
     embedded: dict[str, int]
     """Embeddings, by modality."""
+    linked: dict[str, int]
+    """Items that got vectors that were there, by modality."""
     quarantined: dict[str, int]
     """Items set aside, by reason."""
     pools: dict[str, int]
@@ -59,9 +61,11 @@ class RunReport:
         embedded = sum(self.embedded.values())
         parts = ", ".join(f"{count:,} {name}" for name, count in sorted(self.embedded.items()))
         text = (
-            f"{embedded:,} rows embedded ({parts}), "
+            f"{embedded:,} rows embedded{f' ({parts})' if parts else ''}, "
             f"{self.tokens - self.resumed_tokens:,} tokens in {self.seconds:.1f} s"
         )
+        if linked := sum(self.linked.values()):
+            text += f"; {linked:,} row{'s' * (linked > 1)} got vectors that were there"
         if self.items > self.rows:
             both = self.items - self.rows
             text += f"; {self.rows:,} source rows, {both:,} of them with a text and an image"
@@ -100,6 +104,7 @@ def unchanged(
         rows=0,
         items=entry.rows,
         embedded={},
+        linked={},
         quarantined={},
         pools={},
         tokens=0,
@@ -134,7 +139,9 @@ def account(
     total, earlier = tally(receipts), tally(resumed)
     pools: dict[str, int] = {}
     for receipt in receipts:
-        pools[receipt.adapter] = pools.get(receipt.adapter, 0) + receipt.items
+        done = receipt.items - sum(receipt.linked.values())
+        if done:
+            pools[receipt.adapter] = pools.get(receipt.adapter, 0) + done
     files = [receipt.data for receipt in receipts if receipt.data is not None]
     return RunReport(
         dataset=dataset,
@@ -144,6 +151,7 @@ def account(
         rows=total.rows,
         items=total.items,
         embedded=dict(total.embedded),
+        linked=dict(total.linked),
         quarantined=dict(total.quarantined.most_common()),
         pools=pools,
         tokens=total.tokens,

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -158,10 +159,30 @@ def test_a_new_title_is_no_reason_to_embed(night: Night, spec: Path, source: Pat
     account = night()
     assert _found(account) == (15, 0, 0, 1, 0)
     assert (account["tokens"], account["embedded"]) == (0, {})
+    assert (account["linked"], account["pools"]) == ({"text": 1}, {})
     dataset = _dataset(spec)
     titles = {r["id"]: r["title"] for r in dataset.to_table(["id", "title"]).to_pylist()}
     assert titles == {n: f"t{n}" for n in range(16)} | {3: "another"}
     assert _vector_of(dataset, 3) == vector
+
+
+def test_a_night_says_how_many_rows_got_vectors_that_were_there(
+    night: Night, spec: Path, source: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    night()
+    for rows, told in (
+        (_rows(0, 8, title="another"), "0 rows embedded, 0 tokens in %; 8 rows got vectors that "),
+        (_rows(0, 5, title="another"), "0 rows embedded, 0 tokens in %\n"),
+        (
+            [*_rows(0, 5, title="another"), *_rows(20, 21, body="owl 9"), *_rows(21, 22)],
+            "1 rows embedded (1 text), 10 tokens in %; 1 row got vectors that ",
+        ),
+    ):
+        _write(source / "a.parquet", rows)
+        capsys.readouterr()
+        assert main(["nightly", str(spec), "--address", "none"]) == 0
+        said = re.sub(r"[\d.]+ s\b", "%", capsys.readouterr().out)
+        assert told in said
 
 
 def test_of_a_row_with_a_text_and_an_image_only_what_has_changed_is_embedded(
@@ -187,6 +208,7 @@ def test_several_rows_of_one_content_are_embedded_once(night: Night, spec: Path)
     _write(source / "a.parquet", _rows(0, 8, body="the same"))
     account = night()
     assert account["embedded"] == {"text": 9}
+    assert (account["linked"], account["pools"]) == ({"text": 7}, {"retrieval": 9})
     dataset = _dataset(spec)
     assert dataset.count() == 16
     assert len({tuple(_vector_of(dataset, doc)) for doc in range(8)}) == 1
