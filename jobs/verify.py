@@ -41,5 +41,6 @@ def run(dataset: Dataset) -> None:
     size = sum(file.size for file in files)
     print(
         f"version {dataset.version} is whole: {len(files)} files, {size / 1e6:,.3f} MB, "
-        f"{dataset.count():,} embeddings, every sha256 as committed, every link leads to its content"
+        f"{dataset.count():,} embeddings, every sha256 as committed, every link leads to its "
+        "content"
     )

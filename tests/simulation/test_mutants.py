@@ -172,6 +172,14 @@ def test_a_collector_that_forgets_the_versions_with_a_name_is_found(
     assert found(kinds=(*COLLECTED, "tagger")) is not None
 
 
+def test_a_collector_that_deletes_lists_which_may_yet_be_named_is_found(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    hasty = _mutant(garbage, "_superseded", ("if size <= longest", ""))
+    monkeypatch.setattr(garbage, "_superseded", hasty)
+    assert _loses(found(kinds=(*COLLECTED, "sparing collector", "tagger")))
+
+
 def test_a_version_that_is_published_without_a_look_at_what_is_condemned_is_found(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
