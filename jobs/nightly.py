@@ -70,7 +70,7 @@ def nightly(spec: JobSpec, address: str) -> NightReport:
     """
     started = time.monotonic()
     job = check(spec, anew=True)
-    entry = job.snapshot(keep_gone=_keeps_gone(spec))
+    entry = job.snapshot(keep_gone=_keeps_gone(spec), unread=job.plan.unread)
     if entry is not None:
         return NightReport(run=report_of_nothing(job, entry), counts=None)
     with devices(spec, job.plan, job.recipes_that_fit(), address) as there:
@@ -91,16 +91,19 @@ def nightly(spec: JobSpec, address: str) -> NightReport:
 
 def night_of(job: CheckedJob, there: Devices) -> Night:
     """The night of a job."""
-    keep_gone, recipe = _keeps_gone(job.spec), there.recipe
+    keep_gone, recipe, plan = _keeps_gone(job.spec), there.recipe, job.plan
     return Night(
         folder=job.folder,
-        units=job.plan.units,
-        shards=job.plan.shards,
+        units=plan.units,
+        shards=plan.shards,
         schema=recipe.schema,
         fingerprint=recipe.fingerprint,
         scan=there.scan,
-        source_digest=digest(job.plan.units, recipe.fingerprint, keep_gone=keep_gone),
+        source_digest=digest(
+            plan.units, recipe.fingerprint, keep_gone=keep_gone, unread=plan.unread
+        ),
         keep_gone=keep_gone,
+        unread=frozenset(plan.unread),
     )
 
 

@@ -1,11 +1,37 @@
 """The account of a run: what went in, what came out, what was set aside, how fast."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from typing import Self
 
 from pipeline.log import LogEntry
+from pipeline.manifest import Manifest
 from pipeline.work import Receipt, tally
+
+
+@dataclass(frozen=True, kw_only=True)
+class PassedOver:
+    """Shards that could not be read, a sentence each."""
+
+    lost: tuple[str, ...] = ()
+    """Of whose rows the snapshot has none."""
+    held: tuple[str, ...] = ()
+    """Of which it has the rows of the snapshot before."""
+
+    @classmethod
+    def of(cls, unread: Mapping[str, str], manifest: Manifest | None) -> Self:
+        """Told apart by what a snapshot was made from.
+
+        Args:
+            unread: why, by key of the shard.
+            manifest: of the snapshot.
+        """
+        there = set() if manifest is None else {shard.key for shard in manifest.shards}
+        return cls(
+            lost=tuple(sorted(why for key, why in unread.items() if key not in there)),
+            held=tuple(sorted(why for key, why in unread.items() if key in there)),
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,6 +66,8 @@ class RunReport:
     """Their tokens."""
     skipped: tuple[str, ...]
     """Why shards were passed over, a sentence each."""
+    held: tuple[str, ...]
+    """Likewise of shards whose rows are as they were in the snapshot before."""
     files: int
     """Data files."""
     bytes: int
@@ -57,7 +85,7 @@ class RunReport:
             text = f"up to date: {self.items:,} rows embedded before, nothing to do"
             if self.seconds:
                 text = f"another run has committed the same work first: {self.items:,} rows"
-            return text + self._tell_unpublished() + self._tell_skipped()
+            return text + self._tell_unpublished() + self._tell_unread()
         embedded = sum(self.embedded.values())
         parts = ", ".join(f"{count:,} {name}" for name, count in sorted(self.embedded.items()))
         text = (
@@ -74,7 +102,7 @@ class RunReport:
         if self.quarantined:
             reasons = ", ".join(f"{count:,} {name}" for name, count in self.quarantined.items())
             text += f"; {sum(self.quarantined.values()):,} quarantined ({reasons})"
-        return text + self._tell_skipped()
+        return text + self._tell_unread()
 
     def _tell_unpublished(self) -> str:
         if self.published:
@@ -84,16 +112,21 @@ class RunReport:
             f"{self.dataset} {self.version}` gives them this one"
         )
 
-    def _tell_skipped(self) -> str:
-        if not self.skipped:
-            return ""
-        count = f"{len(self.skipped):,} shard" + "s" * (len(self.skipped) > 1)
-        listed = "".join(f"\npassed over: {sentence}" for sentence in self.skipped)
-        return f"; {count} passed over, with rows that this version has not{listed}"
+    def _tell_unread(self) -> str:
+        text = ""
+        for sentences, became in (
+            (self.held, "that could not be read, with rows that are as they were"),
+            (self.skipped, "passed over, with rows that this version has not"),
+        ):
+            if sentences:
+                text += f"; {len(sentences):,} shard{'s' * (len(sentences) > 1)} {became}"
+        listed = [f"\nas it was: {sentence}" for sentence in self.held]
+        listed += [f"\npassed over: {sentence}" for sentence in self.skipped]
+        return text + "".join(listed)
 
 
 def unchanged(
-    dataset: str, entry: LogEntry, skipped: Sequence[str], seconds: float = 0.0
+    dataset: str, entry: LogEntry, passed_over: PassedOver, seconds: float = 0.0
 ) -> RunReport:
     """The report of a run that found its work done: at once, or after so many seconds."""
     return RunReport(
@@ -110,7 +143,8 @@ def unchanged(
         tokens=0,
         resumed_rows=0,
         resumed_tokens=0,
-        skipped=tuple(skipped),
+        skipped=passed_over.lost,
+        held=passed_over.held,
         files=0,
         bytes=0,
         seconds=seconds,
@@ -123,7 +157,7 @@ def account(
     dataset: str,
     entry: LogEntry,
     resumed: Sequence[Receipt],
-    skipped: Sequence[str],
+    passed_over: PassedOver,
     seconds: float,
 ) -> RunReport:
     """The report of a run that has committed.
@@ -133,7 +167,7 @@ def account(
         dataset: its root.
         entry: of the log, which holds the snapshot.
         resumed: those of them that an earlier run had done.
-        skipped: why shards were passed over.
+        passed_over: the shards that could not be read.
         seconds: of this run.
     """
     total, earlier = tally(receipts), tally(resumed)
@@ -157,7 +191,8 @@ def account(
         tokens=total.tokens,
         resumed_rows=earlier.rows,
         resumed_tokens=earlier.tokens,
-        skipped=tuple(skipped),
+        skipped=passed_over.lost,
+        held=passed_over.held,
         files=len(files),
         bytes=sum(file.size for file in files),
         seconds=seconds,
