@@ -4,7 +4,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 PIP    := $(BIN)/pip --disable-pip-version-check -qq
 
-.PHONY: help quickstart test test-system test-long lint format constraints clean
+.PHONY: help quickstart cron test test-system test-long lint format constraints clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*##/\t/' | expand -t 14
@@ -12,6 +12,9 @@ help:  ## list the targets
 quickstart: $(VENV)/run quickstart/checkpoint/config.json  ## set up, build a corpus, embed it
 	@$(BIN)/nightjar corpus quickstart/corpus
 	@$(BIN)/nightjar embed configs/quickstart.yaml
+
+cron: $(VENV)/run  ## have cron run configs/nightly.yaml every night
+	@infra/cron/install
 
 test: $(VENV)/dev  ## set up and run the tests
 	@$(BIN)/pytest -q -m "not system"

@@ -122,7 +122,7 @@ def _plan(arguments: argparse.Namespace) -> None:
     run(
         spec,
         arguments.address,
-        benchmark=Path(arguments.benchmark),
+        benchmark=None if arguments.benchmark is None else Path(arguments.benchmark),
         price=arguments.price,
         sample=arguments.sample,
         as_json=arguments.json,

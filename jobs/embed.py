@@ -11,7 +11,7 @@ is done again.
 
 import shutil
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import islice
@@ -26,9 +26,10 @@ from pipeline.errors import RunError
 from pipeline.folder import Folder
 from pipeline.job_file import keep_job
 from pipeline.log import LogEntry, newest_entry
+from pipeline.manifest import read_manifest
 from pipeline.model.processor import Processor
 from pipeline.patience import FIRST_PATIENCE
-from pipeline.report import RunReport, account, unchanged
+from pipeline.report import PassedOver, RunReport, account, unchanged
 from pipeline.shards.remembered import Remembered
 from pipeline.spec import JobSpec
 from pipeline.stages.opened import open_model
@@ -98,7 +99,7 @@ def report_of_nothing(job: "CheckedJob", entry: LogEntry) -> RunReport:
     # another job may have been begun here meanwhile, and what is gone on with is the one whose
     # snapshot is there
     keep_job(job.folder, job.spec)
-    return unchanged(job.spec.output.uri, entry, job.plan.skipped)
+    return unchanged(job.spec.output.uri, entry, job.passed_over(entry))
 
 
 def report_of(job: "CheckedJob", outcome: Outcome, seconds: float) -> RunReport:
@@ -109,13 +110,14 @@ def report_of(job: "CheckedJob", outcome: Outcome, seconds: float) -> RunReport:
     """
     if outcome.receipts is None:
         demand_there(job.folder, outcome.entry)
-        return unchanged(job.spec.output.uri, outcome.entry, job.plan.skipped, seconds)
+        passed_over = job.passed_over(outcome.entry)
+        return unchanged(job.spec.output.uri, outcome.entry, passed_over, seconds)
     return account(
         outcome.receipts,
         dataset=job.spec.output.uri,
         entry=outcome.entry,
         resumed=outcome.resumed,
-        skipped=job.plan.skipped,
+        passed_over=job.passed_over(outcome.entry),
         seconds=seconds,
     )
 
@@ -143,12 +145,17 @@ class CheckedJob:
                 return dict.fromkeys((*self.recipes, "float32", "bfloat16"), recipe)
         return self.recipes
 
-    def snapshot(self, *, keep_gone: bool = False) -> LogEntry | None:
-        """The newest entry of the log, when it holds this job's work, and rows that are gone, and
-        was not refused."""
+    def passed_over(self, entry: LogEntry) -> PassedOver:
+        """The shards that could not be read, as the snapshot of an entry has them."""
+        unread = self.plan.unread
+        return PassedOver.of(unread, read_manifest(self.folder, entry.manifest) if unread else None)
+
+    def snapshot(self, *, keep_gone: bool = False, unread: Iterable[str] = ()) -> LogEntry | None:
+        """The newest entry of the log, when it holds this job's work, and rows that are gone, or of
+        shards that cannot be read, and was not refused."""
         newest = newest_entry(self.folder)
         for recipe in self.recipes.values():
-            wanted = digest(self.plan.units, recipe.fingerprint, keep_gone=keep_gone)
+            wanted = digest(self.plan.units, recipe.fingerprint, keep_gone=keep_gone, unread=unread)
             found = find_snapshot(newest, wanted, recipe.fingerprint)
             if found is not None and not found.is_refused:
                 return found

@@ -105,7 +105,7 @@ def nightly(
         job = _checked(spec, allow_empty)
         queries = _queries(job)
     with account.kept(job.folder, spec.name):
-        entry = job.snapshot(keep_gone=_keeps_gone(spec))
+        entry = job.snapshot(keep_gone=_keeps_gone(spec), unread=job.plan.unread)
         if entry is not None:
             report = NightReport(run=report_of_nothing(job, entry), counts=None, findings=())
         else:
@@ -136,16 +136,19 @@ def _done(job: CheckedJob, queries: Sequence[Query], address: str, account: Acco
 
 def night_of(job: CheckedJob, there: Devices) -> Night:
     """The night of a job."""
-    keep_gone, recipe = _keeps_gone(job.spec), there.recipe
+    keep_gone, recipe, plan = _keeps_gone(job.spec), there.recipe, job.plan
     return Night(
         folder=job.folder,
-        units=job.plan.units,
-        shards=job.plan.shards,
+        units=plan.units,
+        shards=plan.shards,
         schema=recipe.schema,
         fingerprint=recipe.fingerprint,
         scan=there.scan,
-        source_digest=digest(job.plan.units, recipe.fingerprint, keep_gone=keep_gone),
+        source_digest=digest(
+            plan.units, recipe.fingerprint, keep_gone=keep_gone, unread=plan.unread
+        ),
         keep_gone=keep_gone,
+        unread=frozenset(plan.unread),
     )
 
 

@@ -26,6 +26,9 @@ from pipeline.stages.flow import opened_together
 from pipeline.stages.weigh import Weight, total
 from pipeline.work import WorkUnit
 
+_BENCHMARK = Path("benchmark/benchmark.json")
+"""Where `nightjar benchmark` writes by default."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Forecast:
@@ -99,7 +102,7 @@ def run(
     spec: JobSpec,
     address: str,
     *,
-    benchmark: Path,
+    benchmark: Path | None,
     price: float | None,
     sample: int,
     as_json: bool,
@@ -109,7 +112,7 @@ def run(
     Args:
         spec: the job.
         address: which Ray reads the source, or `none`.
-        benchmark: what `nightjar benchmark` wrote, or would.
+        benchmark: what `nightjar benchmark` wrote; None for where it writes, if it has.
         price: of the device for an hour, in any currency.
         sample: rows that are prepared at most, about.
         as_json: whether to print JSON.
@@ -117,7 +120,9 @@ def run(
     Raises:
         UserError: the spec, its source, checkpoint, output or benchmark is wrong.
     """
-    speed = read_speed(benchmark) if benchmark.exists() else None
+    if benchmark is None and _BENCHMARK.exists():
+        benchmark = _BENCHMARK
+    speed = None if benchmark is None else read_speed(benchmark)
     job = check(spec, anew=True, writes=False)
     # nothing is written, its own account neither
     account = Account(command="plan", price=price)

@@ -1,4 +1,8 @@
-"""`nightjar verify`: every file of a snapshot, read, held against its sha256, and counted."""
+"""`nightjar verify`: every file of a snapshot, read, held against its sha256, and counted.
+
+Where the files are those that were committed, every link is followed to the row whose vectors it
+has: that row must be there, and be of the same content.
+"""
 
 from pipeline.dataset import Dataset
 from pipeline.errors import OutputError, RunError
@@ -8,7 +12,8 @@ def run(dataset: Dataset) -> None:
     """The command.
 
     Raises:
-        RunError: files are damaged or gone, and it names them; or they are not what was counted.
+        RunError: files are damaged or gone, or links lead astray, and it names them; or they are
+            not what was counted.
     """
     files = dataset.files
     damaged: list[str] = []
@@ -18,6 +23,7 @@ def run(dataset: Dataset) -> None:
             rows += dataset.read_fragment(file).num_rows
         except OutputError as error:
             damaged.append(str(error))
+    damaged = damaged or dataset.astray()
     if damaged:
         listed = "".join(f"\n  {sentence}" for sentence in damaged)
         raise RunError(
@@ -35,5 +41,6 @@ def run(dataset: Dataset) -> None:
     size = sum(file.size for file in files)
     print(
         f"version {dataset.version} is whole: {len(files)} files, {size / 1e6:,.3f} MB, "
-        f"{dataset.count():,} embeddings, every sha256 as committed"
+        f"{dataset.count():,} embeddings, every sha256 as committed, every link leads to its "
+        "content"
     )

@@ -41,15 +41,23 @@ ROUNDS = 10
 _RECORDED = ("nightjar", "ray", "torch", "transformers", "pyarrow", "pillow")
 
 
-def digest(units: Iterable[WorkUnit], fingerprint: str, *, keep_gone: bool = False) -> str:
+def digest(
+    units: Iterable[WorkUnit],
+    fingerprint: str,
+    *,
+    keep_gone: bool = False,
+    unread: Iterable[str] = (),
+) -> str:
     """What a snapshot is made from, as 64 hex digits: equal for equal work.
 
     Args:
         units: all of the source.
         fingerprint: of every embedding.
         keep_gone: whether rows that are gone from the source stay.
+        unread: keys of shards whose rows stay because they cannot be read.
     """
     keys = sorted(unit.key(fingerprint) for unit in units) + ["keep"] * keep_gone
+    keys += [f"unread {key}" for key in sorted(unread)]
     return hashlib.sha256("\n".join(keys).encode()).hexdigest()
 
 

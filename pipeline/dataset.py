@@ -23,7 +23,7 @@ from pipeline.log import (
     read_entry,
     read_format,
 )
-from pipeline.manifest import DATA, LINKS, QUARANTINE, Part, read_manifest
+from pipeline.manifest import DATA, LINKS, QUARANTINE, VECTORS, Part, read_manifest
 from pipeline.schema import quarantine_schema
 from pipeline.work import Receipt, WrittenFile
 
@@ -143,6 +143,17 @@ class Dataset:
             OutputError: its bytes are not those that were committed, or it is gone.
         """
         return read_file(self._folder, fragment)
+
+    def astray(self) -> list[str]:
+        """Of each file of links that do not all lead to their content, what is wrong.
+
+        The files are taken to be those that were committed.
+        """
+        parts = self._manifest.parts(DATA, VECTORS)
+        files = {part.file.path: part.file.rows for part in parts}
+        reader = FragmentReader(schema=self._schema, load=self._load)
+        found = (reader.astray(part, files) for part in self._manifest.parts(LINKS))
+        return [sentence for sentence in found if sentence is not None]
 
     def quarantine(self) -> pa.Table:
         """The rows that were not embedded, with their reasons.

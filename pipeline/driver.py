@@ -5,11 +5,11 @@
 
 The order is the guarantee. The newest entry is read before the records are judged, and the commit
 claims the version after that entry: whatever was committed or condemned in between makes it fail,
-and then everything is judged anew. Units that are done cost a look, so a round too many is cheap.
+and then everything is judged anew. Units that are done cost a look, so a round too many is cheap;
+only those in which another was faster are counted.
 """
 
 from collections.abc import Callable, Collection, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field
 
 import pyarrow as pa
@@ -126,15 +126,20 @@ def drive(
         CommitConflict: others kept committing to this output.
     """
     done = _Done(execute=execute, again=again)
-    for _ in range(ROUNDS):
+    lost = 0
+    while lost < ROUNDS:
         newest = newest_entry(folder)
         try:
             void = read_void(folder, newest)
             outcome = _round(folder, plan(newest, void), newest, void, done, accept)
+        except CommitConflict:
+            lost += 1
+            continue
         except (OutputError, FileNotFoundError):
             # what it went by may have been collected meanwhile
             if newest_entry(folder) == newest:
                 raise
+            lost += 1
             continue
         if outcome is not None:
             return outcome
@@ -149,7 +154,11 @@ def _round(
     done: "_Done",
     accept: Accept,
 ) -> Outcome | None:
-    """Do what is not done, or else commit; None when the state is to be looked at again."""
+    """Do what is not done, or else commit; None when something was done, and is to be looked at.
+
+    Raises:
+        CommitConflict: another was faster.
+    """
     there = find_snapshot(newest, wanted.source_digest, wanted.fingerprint)
     if there is not None and not there.is_refused and not done.again:
         return Outcome(entry=there, receipts=None, resumed=[])
@@ -166,11 +175,7 @@ def _round(
         # what was refused is judged again: the limits may be others by now
         verdict = accept(snapshot, receipts)
         if there is None or tuple(there.refused) != verdict.refused:
-            there = None
-            with suppress(CommitConflict):
-                there = commit(folder, snapshot, newest, verdict)
-    if there is None:
-        return None
+            there = commit(folder, snapshot, newest, verdict)
     return Outcome(entry=there, receipts=receipts, resumed=done.before)
 
 
@@ -238,10 +243,14 @@ class _Done:
 def _demand_there(
     folder: Folder, records: Records, done: Sequence[Receipt], newest: LogEntry | None
 ) -> None:
-    """Look where readers will: a worker may have written to a disk of its own."""
+    """Look where readers will: a worker may have written to a disk of its own.
+
+    Raises:
+        CommitConflict: another has committed, and may have condemned what was written.
+        RunError: a unit is not there.
+    """
     if newest_entry(folder) != newest:
-        # what was written may have been condemned meanwhile
-        return
+        raise CommitConflict(f"{folder.uri!r}: another has committed while units were done")
     standing = records.standing([r.unit for r in done], read_void(folder, newest))
     if standing.missing:
         unit = standing.missing[0]

@@ -8,7 +8,7 @@ whoever reads a snapshot sees rows alone.
 
 import hashlib
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -24,6 +24,8 @@ from pipeline.schema import VECTOR_FILE, VECTOR_ROW, vector_columns
 from pipeline.work import WrittenFile
 
 _FILES_HELD = 2
+_CONTENT = ("task", "source_hash")
+"""What vectors are made from: a link has it of its own, and so has the row it names."""
 
 Load = Callable[[str, Sequence[str]], pa.Table]
 """Reads columns of a whole file, given its path below the dataset's root."""
@@ -114,6 +116,28 @@ class FragmentReader:
             for name in lent:
                 links = links.append_column(self.schema.field(name), vectors[name])
         return links.select(list(columns))
+
+    def astray(self, part: Part, files: Mapping[str, int]) -> str | None:
+        """What is wrong with the first link of a part that does not lead to its content.
+
+        Args:
+            part: of kind `links`.
+            files: how many rows each data file of the snapshot has, by path.
+        """
+        links = _living(self.load(part.file.path, [*_CONTENT, VECTOR_FILE, VECTOR_ROW]), part)
+        named, rows = links[VECTOR_FILE].to_pylist(), links[VECTOR_ROW].to_pylist()
+        for path, row in zip(named, rows, strict=True):
+            if path not in files:
+                return f"{part.file.path} links to {path}, which is no file of this version"
+            if not 0 <= row < files[path]:
+                return f"{part.file.path} links to row {row} of {path}, which has {files[path]}"
+        there = self._vectors(links[VECTOR_FILE], links[VECTOR_ROW], _CONTENT)
+        for path, row, own, lent in zip(
+            named, rows, links.select(_CONTENT).to_pylist(), there.to_pylist(), strict=True
+        ):
+            if own != lent:
+                return f"{part.file.path} links to row {row} of {path}, which has other content"
+        return None
 
     def _vectors(
         self, files: pa.ChunkedArray, rows: pa.ChunkedArray, columns: Sequence[str]

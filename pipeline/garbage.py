@@ -11,14 +11,25 @@ will be gone on with. So those are left that are younger than the latest snapsho
 and all that are made in a way of which there is no snapshot yet. That spares work, and nothing else
 depends on it; both times are the store's own.
 
-What local writers left half written has no name that anything could refer to: it is deleted without
-more ado, and a writer that is alive after all writes it again.
+Some garbage is deleted without more ado. What local writers left half written has no name that
+anything could refer to, and a writer that is alive after all writes it again. What planning learned
+of a shard only spares a look at it. Of the lists of condemned files each holds all of the one
+before, so one that is no longer than the newest is named by no later entry, and whoever has put it
+and is about to name it has lost its race; longer ones are left until the newest has outgrown them.
+
+Unit records are never deleted, void as those of condemned files are for ever. To delete one would
+let no snapshot name a file that is gone, since commits do not rest on records; but it would set its
+name free. A driver puts the next record of the unit there, and a collector that is slow, or was
+thought dead, deletes that one: work that is done counts as not done, or a run is refused because
+what it has just recorded is not there. Only names that are never used again could be deleted, and a
+record that says which name is next is as large as the one it would replace.
 """
 
 import dataclasses
 import json
+import posixpath
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
@@ -36,7 +47,8 @@ from pipeline.log import (
     read_condemned,
     read_log,
 )
-from pipeline.manifest import FOLDERS, read_manifest
+from pipeline.manifest import FOLDERS, INSPECTIONS, Manifest, read_manifest
+from pipeline.records import WORK
 
 KEPT_SNAPSHOTS = 7
 """A week of nights."""
@@ -58,7 +70,9 @@ class Garbage:
     unfinished: dict[str, int]
     """Bytes, by generation, of what was never committed and is left for a run to go on with."""
     superseded: tuple[str, ...]
-    """Paths of the lists of condemned files that are parts of later lists."""
+    """Paths of the lists of condemned files that no later entry can name."""
+    forgotten: tuple[str, ...]
+    """Paths of what planning learned of shards that no kept snapshot was made from."""
     half_written: tuple[str, ...]
     """Paths of what local writers left half written, or still write to."""
 
@@ -80,16 +94,15 @@ def find_garbage(folder: Folder, keep: int = KEPT_SNAPSHOTS, abandoned: bool = F
     newest = entries[-1]
     condemned = read_condemned(folder, newest)
     snapshots = {entry.version: entry for entry in entries if entry.kind is Kind.SNAPSHOT}
-    last = sorted(snapshots)[-keep:] if keep else ()
+    readable = [v for v, entry in snapshots.items() if entry.manifest not in condemned]
+    last = readable[-keep:] if keep else ()
     kept = {newest.published, newest.snapshot, *newest.tags.values(), *last} - {0}
-    live = _named(folder, (snapshots[version] for version in kept))
-    expired = [
-        entry
-        for version, entry in snapshots.items()
-        if version not in kept and entry.manifest not in condemned
-    ]
-    gone = condemned | _named(folder, expired)
-    latest = _latest(folder, snapshots.values())
+    held = _manifests(folder, (snapshots[version] for version in kept))
+    live = _named(held)
+    expired = [snapshots[version] for version in readable if version not in kept]
+    gone = condemned | _named(_manifests(folder, expired))
+    times = _times(folder, snapshots)
+    latest = _latest(snapshots.values(), times)
     files: dict[str, int] = {}
     unfinished: Counter[str] = Counter()
     for path, made, found in _stored(folder):
@@ -100,18 +113,15 @@ def find_garbage(folder: Folder, keep: int = KEPT_SNAPSHOTS, abandoned: bool = F
             unfinished[made] += found.size
         else:
             files[path] = found.size
-    older = {entry.condemned for entry in entries} - {newest.condemned}
-    lists = (f"{CONDEMNED}/{name}" for name in folder.names(CONDEMNED))
     return Garbage(
         newest=newest,
         kept=tuple(sorted(kept)),
         expired=tuple(entry.version for entry in expired),
         files=files,
         unfinished=dict(unfinished),
-        superseded=tuple(path for path in lists if path in older),
-        half_written=tuple(
-            f"{place}/{name}" for place, _ in _places(folder) for name in folder.temporaries(place)
-        ),
+        superseded=_superseded(folder, newest),
+        forgotten=_forgotten(folder, held.values(), min(times[version] for version in kept)),
+        half_written=_half_written(folder),
     )
 
 
@@ -124,29 +134,68 @@ def collect(folder: Folder, garbage: Garbage) -> None:
     condemned = read_condemned(folder, garbage.newest)
     if not condemned.issuperset(garbage.files):
         _condemn(folder, garbage.newest, condemned.union(garbage.files))
-    doomed = [*garbage.files, *garbage.superseded, *garbage.half_written]
+    doomed = [*garbage.files, *garbage.superseded, *garbage.forgotten, *garbage.half_written]
     with ThreadPoolExecutor(_DELETED_AT_ONCE) as pool:
-        # a list of condemned files only grows, so none of these names is ever put again
         list(pool.map(folder.delete, doomed))
 
 
-def _named(folder: Folder, entries: Iterable[LogEntry]) -> set[str]:
-    """Paths of the manifests of some snapshots, and of all that they name."""
-    manifests = {entry.manifest for entry in entries}
-    return manifests.union(*(read_manifest(folder, manifest).sizes for manifest in manifests))
+def _manifests(folder: Folder, entries: Iterable[LogEntry]) -> dict[str, Manifest]:
+    """The manifests of some snapshots, by path."""
+    return {name: read_manifest(folder, name) for name in {entry.manifest for entry in entries}}
 
 
-def _latest(folder: Folder, snapshots: Iterable[LogEntry]) -> dict[str, float]:
-    """When the latest snapshot of each generation was committed, and of all under ``."""
+def _named(manifests: Mapping[str, Manifest]) -> set[str]:
+    """Paths of some manifests, and of all that they name."""
+    return {*manifests}.union(*(manifest.sizes for manifest in manifests.values()))
+
+
+def _times(folder: Folder, snapshots: Iterable[int]) -> dict[int, float]:
+    """When each snapshot was committed."""
     listed = folder.listed(LOG)
-    times: dict[str, float] = {}
+    names = {version: entry_name(version).removeprefix(f"{LOG}/") for version in snapshots}
+    return {
+        # one that an old listing has not yet makes nothing old
+        version: found.modified if (found := listed.get(name)) is not None else 0.0
+        for version, name in names.items()
+    }
+
+
+def _latest(snapshots: Iterable[LogEntry], times: Mapping[int, float]) -> dict[str, float]:
+    """When the latest snapshot of each generation was committed, and of all under ``."""
+    latest: dict[str, float] = {}
     for entry in snapshots:
-        found = listed.get(entry_name(entry.version).removeprefix(f"{LOG}/"))
-        # one that an old listing has not yet is as young as can be
-        time = 0.0 if found is None else found.modified
         for made in ("", generation(entry.fingerprint)):
-            times[made] = max(times.get(made, 0.0), time)
-    return times
+            latest[made] = max(latest.get(made, 0.0), times[entry.version])
+    return latest
+
+
+def _superseded(folder: Folder, newest: LogEntry) -> tuple[str, ...]:
+    """Lists of condemned files that no entry after the newest names.
+
+    Every later list holds all of the newest one, so it is longer, or the same.
+    """
+    sizes = {f"{CONDEMNED}/{name}": size for name, size in folder.sizes(CONDEMNED).items()}
+    longest = sizes.pop(newest.condemned or "", 0)
+    return tuple(path for path, size in sizes.items() if size <= longest)
+
+
+def _forgotten(folder: Folder, kept: Iterable[Manifest], oldest: float) -> tuple[str, ...]:
+    """What was learned before the oldest kept snapshot, of shards that are in none of them."""
+    states = {shard.state for manifest in kept for shard in manifest.shards}
+    return tuple(
+        f"{INSPECTIONS}/{name}"
+        for name, found in folder.listed(INSPECTIONS).items()
+        if found.modified < oldest and name.partition("-")[0] not in states
+    )
+
+
+def _half_written(folder: Folder) -> tuple[str, ...]:
+    """What local writers left anywhere below the root, or still write to."""
+    work = [f"{WORK}/{made}" for made in folder.folders(WORK)]
+    places = ["", LOG, CONDEMNED, INSPECTIONS, *work, *(place for place, _ in _places(folder))]
+    return tuple(
+        posixpath.join(place, name) for place in places for name in folder.temporaries(place)
+    )
 
 
 def _stored(folder: Folder) -> Iterator[tuple[str, str, Listed]]:

@@ -7,7 +7,7 @@
            links/<fingerprint 8>/<unit>-<attempt>.arrow        rows with vectors of other rows
            quarantine/<fingerprint 8>/<unit>-<attempt>.arrow   rows that were not embedded
            work/<fingerprint 8>/<unit>.<revision>.json         which attempt counts: `records`
-           inspections/<sha256> what planning learned of a shard: `shards.remembered`
+           inspections/<shard>  what planning learned of a shard: `shards.remembered`
            job.json             what the last run was asked to do: `job_file`
            condemned/<sha256>.json      content-addressed: files that may be deleted: `garbage`
 

@@ -31,7 +31,7 @@ from pipeline.log import (
     read_entry,
     read_named,
 )
-from pipeline.work import Receipt, WrittenFile, demand_below
+from pipeline.work import Receipt, WrittenFile, demand_below, shard_state
 
 DATA = "data"
 LINKS = "links"
@@ -39,6 +39,8 @@ VECTORS = "vectors"
 QUARANTINE = "quarantine"
 FOLDERS = (DATA, LINKS, QUARANTINE)
 """Of the files that a manifest names."""
+INSPECTIONS = "inspections"
+"""Of what planning learned of shards; the names begin with `Shard.state`."""
 _SHARD = "shard"
 _FILE = ("path", "sha256", "size", "rows")
 _FOLDER_OF = {DATA: DATA, LINKS: LINKS, VECTORS: DATA, QUARANTINE: QUARANTINE}
@@ -100,6 +102,11 @@ class Shard:
     """As the store told it."""
     rows: int
     """Source rows."""
+
+    @property
+    def state(self) -> str:
+        """Names it as it was then."""
+        return shard_state(self.key, self.size, self.etag)
 
 
 class Manifest:

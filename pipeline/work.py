@@ -213,6 +213,11 @@ def shard_key(uri: str, reading: str) -> str:
     return hashlib.sha256(json.dumps([uri, reading]).encode()).hexdigest()[:32]
 
 
+def shard_state(key: str, size: int, etag: str) -> str:
+    """Names a shard as it was listed, as 32 hex digits."""
+    return hashlib.sha256(json.dumps([key, size, etag]).encode()).hexdigest()[:32]
+
+
 def rows_by_adapter(units: Iterable[WorkUnit]) -> dict[str, int]:
     """Source rows of each adapter that has any."""
     rows: dict[str, int] = {}

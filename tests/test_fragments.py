@@ -1,6 +1,7 @@
 """The rows of a snapshot whose files hold more, or less, or lend each other vectors."""
 
 import hashlib
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from pipeline.commit import Snapshot, commit
 from pipeline.dataset import Dataset, open_dataset
 from pipeline.errors import OutputError
 from pipeline.folder import Folder
-from pipeline.fragments import links_schema
+from pipeline.fragments import links_schema, read_columns
 from pipeline.log import newest_entry
 from pipeline.manifest import DATA, LINKS, VECTORS, Manifest, Part
 from pipeline.schema import VECTOR_FILE, VECTOR_ROW, output_schema, vector_fields
@@ -48,6 +49,7 @@ class Lake:
     def __init__(self, root: Path) -> None:
         self.folder = Folder(str(root))
         self.parts: list[Part] = []
+        self.numbers: dict[str, list[int]] = {}
 
     def put(self, path: str, table: pa.Table) -> WrittenFile:
         sink = pa.BufferOutputStream()
@@ -61,6 +63,7 @@ class Lake:
     def data(self, name: str, numbers: list[int], dead: tuple[int, ...] = ()) -> str:
         table = pa.Table.from_pylist([_row(n) for n in numbers], SCHEMA)
         self._add(DATA, self.put(f"data/x/{name}.arrow", table), dead=dead)
+        self.numbers[f"data/x/{name}.arrow"] = numbers
         return f"data/x/{name}.arrow"
 
     def links(
@@ -68,7 +71,8 @@ class Lake:
     ) -> None:
         """Rows (id, path, row there)."""
         own = [
-            _row(number, "linked") | {VECTOR_FILE: path, VECTOR_ROW: at}
+            _row(number, "linked")
+            | {"source_hash": self._hash(path, at), VECTOR_FILE: path, VECTOR_ROW: at}
             for number, path, at in rows
         ]
         table = pa.Table.from_pylist(own, links_schema(SCHEMA))
@@ -91,6 +95,10 @@ class Lake:
         commit(self.folder, snapshot, newest_entry(self.folder))
         return open_dataset(self.folder.uri)
 
+    def _hash(self, path: str, at: int) -> bytes:
+        there = self.numbers.get(path, [])[at : at + 1]
+        return bytes(_row(there[0])["source_hash"]) if there else bytes(32)
+
     def _add(self, kind: str, file: WrittenFile, **more: Any) -> None:
         self.parts.append(Part(kind=kind, shard="s", unit="u", adapter="code", file=file, **more))
 
@@ -102,7 +110,7 @@ def lake(tmp_path: Path) -> Lake:
 
 def _linked(number: int, of: int) -> dict[str, Any]:
     """A row with the vectors of another, and what came with them."""
-    lent = ("n_tokens", "truncated", "embedding", "multivector")
+    lent = ("n_tokens", "truncated", "source_hash", "embedding", "multivector")
     return _row(number, "linked") | {name: _row(of)[name] for name in lent}
 
 
@@ -159,6 +167,44 @@ def test_what_lends_vectors_is_verified_and_kept(lake: Lake, capsys: Any) -> Non
         dataset.to_table()
 
 
+def test_links_that_lead_astray_are_found(lake: Lake, capsys: Any) -> None:
+    a, b = lake.data("a", [1, 2]), lake.data("b", [3])
+    lake.links("well", [(10, a, 1), (11, b, 0), (12, a, 0)])
+    assert main(["verify", lake.commit().uri]) == 0
+    assert "every link leads to its content" in capsys.readouterr().out
+    # an offence of the dead is none
+    lake.links("dead", [(10, a, 0), (11, b, 7)], dead=(1,))
+    assert main(["verify", lake.commit().uri]) == 0
+    for name, lent in (("far", (a, 2)), ("less", (a, -1)), ("gone", ("data/x/c.arrow", 0))):
+        lake.links(name, [(10, a, 0), (11, *lent)])
+    lake.numbers[b] = [4]
+    lake.links("other", [(10, b, 0)])
+    capsys.readouterr()
+    assert main(["verify", lake.commit().uri]) == 1
+    told = capsys.readouterr().err
+    assert told.startswith("nightjar: 4 of the 8 files of version 3 cannot be trusted")
+    for sentence in (
+        f"far.arrow links to row 2 of {a}, which has 2\n",
+        f"less.arrow links to row -1 of {a}, which has 2\n",
+        "gone.arrow links to data/x/c.arrow, which is no file of this version\n",
+        f"other.arrow links to row 0 of {b}, which has other content\n",
+    ):
+        assert sentence in told
+
+
+def test_a_link_to_the_same_text_for_another_task_leads_astray(lake: Lake) -> None:
+    a = lake.data("a", [1])
+    lake.links("c", [(10, a, 0)])
+    links = read_columns(lake.folder, "links/x/c.arrow", links_schema(SCHEMA).names)
+    at = links.schema.get_field_index("task")
+    links = links.set_column(at, links.schema.field(at), pa.array(["code.passage"]))
+    part = replace(lake.parts.pop(), file=lake.put("links/x/d.arrow", links))
+    lake.parts.append(part)
+    assert lake.commit().astray() == [
+        f"links/x/d.arrow links to row 0 of {a}, which has other content"
+    ]
+
+
 @given(data=st.data())
 def test_any_snapshot_holds_what_its_parts_say(
     tmp_path_factory: pytest.TempPathFactory, data: st.DataObject
@@ -183,6 +229,7 @@ def test_any_snapshot_holds_what_its_parts_say(
     assert dataset.to_table().to_pylist() == expected
     assert dataset.count() == len(expected)
     assert pa.concat_tables(dataset.read_rows()).to_pylist() == expected
+    assert dataset.astray() == []
 
 
 def _some(data: st.DataObject, rows: int) -> tuple[int, ...]:

@@ -1,6 +1,7 @@
 """Garbage is what no version that is kept needs; what is condemned once stays so."""
 
 import os
+import uuid
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from pipeline.folder import Folder
 from pipeline.garbage import collect, find_garbage
 from pipeline.log import list_versions, newest_entry, read_condemned, read_entry
 from pipeline.manifest import read_manifest
-from pipeline.published import tag
+from pipeline.published import tag, untag
 from tests.simulation.dataset import MADE_BY, OTHERWISE, collect_all, driver, embed, plan
 
 
@@ -58,6 +59,12 @@ def test_so_many_of_the_newest_snapshots_are_kept(folder: Folder) -> None:
     for keep, kept in ((0, (3,)), (1, (3,)), (2, (2, 3)), (3, (1, 2, 3)), (9, (1, 2, 3))):
         assert find_garbage(folder, keep).kept == kept
     assert find_garbage(folder).files == {}, "a week of nights by default"
+
+
+def test_more_snapshots_may_be_kept_than_an_earlier_collection_left(folder: Folder) -> None:
+    collect_all(folder)
+    _drive(folder, 4)
+    assert find_garbage(folder, keep=3).kept == (3, 5)
 
 
 def test_what_was_condemned_once_is_condemned_for_ever(folder: Folder) -> None:
@@ -163,6 +170,86 @@ def test_lists_of_condemned_files_do_not_pile_up(folder: Folder) -> None:
     # that of the newest entry, and the one before, which a driver may be about to read
     assert len(list(Path(folder.uri, "condemned").iterdir())) == 2
     assert len(list(Path(folder.uri, "manifests").iterdir())) == 1
+
+
+def test_a_list_that_lost_its_race_is_collected_once_the_newest_has_outgrown_it(
+    folder: Folder,
+) -> None:
+    garbage = find_garbage(folder, keep=0)
+    tag(folder, "kept", 1)
+    with pytest.raises(CommitConflict):
+        collect(folder, garbage)
+    (lost,) = _lists(folder)
+    # what somebody could still name: the same list may be put again, and win
+    assert find_garbage(folder, keep=9).superseded == ()
+    untag(folder, "kept")
+    collect_all(folder)
+    named = read_condemned(folder, newest_entry(folder))
+    assert [lost] == _lists(folder), "it was put again, and is named"
+    tag(folder, "kept", 3)
+    _drive(folder, 4)
+    _drive(folder, 5)
+    # another loser, shorter than the list that wins
+    short = collect_as_loser(folder)
+    _drive(folder, 6)
+    collect_all(folder)
+    assert read_condemned(folder, newest_entry(folder)) > named
+    assert {lost, short} < set(_lists(folder))
+    collect_all(folder)
+    newest = newest_entry(folder)
+    assert newest is not None
+    assert _lists(folder) == [newest.condemned]
+
+
+def collect_as_loser(folder: Folder) -> str:
+    """Put a list that no entry names; its path."""
+    before = set(_lists(folder))
+    garbage = find_garbage(folder, keep=0)
+    tag(folder, "moved", 3)
+    with pytest.raises(CommitConflict):
+        collect(folder, garbage)
+    (lost,) = set(_lists(folder)) - before
+    return lost
+
+
+def _lists(folder: Folder) -> list[str]:
+    return [f"condemned/{name}" for name in folder.names("condemned")]
+
+
+def test_what_was_learned_of_a_shard_goes_with_the_last_snapshot_of_it(folder: Folder) -> None:
+    states = {
+        shard.state: int(shard.etag)
+        for version in (1, 2, 3)
+        for shard in read_manifest(folder, read_entry(folder, version).manifest).shards
+    }
+    for state in (*states, "of a run that was cut off"):
+        folder.put(f"inspections/{state}-how", b"learned")
+    assert find_garbage(folder, keep=1).forgotten == (), "younger than any snapshot"
+    for path in Path(folder.uri, "inspections").iterdir():
+        os.utime(path, (0, 0))
+    folder.put("inspections/of a run in progress-how", b"learned")
+    forgotten = find_garbage(folder, keep=2).forgotten
+    gone = {state for state, shard in states.items() if shard == 0}
+    assert set(forgotten) == {f"inspections/{s}-how" for s in (*gone, "of a run that was cut off")}
+    collect_all(folder)
+    left = {name.removesuffix("-how") for name in folder.names("inspections")}
+    assert left == {"of a run in progress", *(s for s, shard in states.items() if shard == 3)}
+
+
+def test_what_is_half_written_is_collected_wherever_it_lies(folder: Folder) -> None:
+    folder.put("inspections/a", b"learned")
+    collect_all(folder)
+    root = Path(folder.uri)
+    places = [root, *(path for path in root.rglob("*") if path.is_dir() and any(path.glob("*.*")))]
+    kinds = {place.relative_to(root).parts[:1] for place in places}
+    assert {("log",), ("work",), ("condemned",), ("data",), ()} <= kinds
+    for place in (*places, root / "inspections"):
+        (place / f".{uuid.uuid4().hex}.tmp").write_bytes(b"half")
+    versions = list_versions(folder)
+    assert all((root / path).exists() for path in find_garbage(folder).half_written)
+    collect_all(folder)
+    assert list(root.rglob(".*")) == []
+    assert list_versions(folder) == versions
 
 
 def _read_ids(folder: Folder, version: int | None = None) -> list[int]:

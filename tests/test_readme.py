@@ -80,6 +80,15 @@ def test_every_python_example_runs(
         assert capsys.readouterr().out
 
 
+@pytest.mark.slow
+def test_the_shipped_night_finds_the_quickstart_done(
+    quickstarted: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(quickstarted)
+    assert main(["nightly", "configs/nightly.yaml", "--address", "none"]) == 0
+    assert "up to date: " in capsys.readouterr().out
+
+
 def test_the_example_spec_is_valid_and_names_every_key(tmp_path: Path) -> None:
     (example,) = _blocks("yaml")
     (tmp_path / "spec.yaml").write_text(example)

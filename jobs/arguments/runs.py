@@ -37,8 +37,8 @@ def _add_plan(commands: Commands) -> None:
     plan.add_argument(
         "--benchmark",
         metavar="FILE",
-        default="./benchmark/benchmark.json",
-        help="what `nightjar benchmark` wrote of the device that is meant",
+        help="what `nightjar benchmark` wrote of the device that is meant; "
+        "./benchmark/benchmark.json by default, when it is there",
     )
     plan.add_argument(
         "--sample", type=positive, default=10_000, help="rows that are counted, at most about"

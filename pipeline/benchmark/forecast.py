@@ -40,8 +40,13 @@ def read_speed(path: Path) -> Speed:
     """What a benchmark.json says.
 
     Raises:
-        SpecError: it is none.
+        SpecError: it is none, or not there.
     """
+    if not path.exists():
+        raise SpecError(
+            f"--benchmark: {str(path)!r} is not there; name the file that `nightjar benchmark` "
+            "wrote, or leave the option out"
+        )
     try:
         record: dict[str, Any] = json.loads(path.read_text())
         mixes = tuple(

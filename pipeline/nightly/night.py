@@ -41,6 +41,7 @@ from pipeline.manifest import (
 from pipeline.nightly.base import Place, apart, base_rows, less, places_of
 from pipeline.nightly.changes import first_of_each, match
 from pipeline.nightly.counts import Counts, count
+from pipeline.nightly.held import held_shards
 from pipeline.records import Records
 from pipeline.schema import difference
 from pipeline.work import Item, Link, Receipt, WorkUnit
@@ -69,6 +70,8 @@ class Night:
     """Of all units."""
     keep_gone: bool = False
     """Whether rows that are gone from the source stay."""
+    unread: frozenset[str] = frozenset()
+    """Keys of its shards that cannot be read, of which there are no units."""
     _plans: dict[object, "_Plan"] = field(default_factory=dict)
 
     @cached_property
@@ -86,7 +89,7 @@ class Night:
         plan = self._plan(newest)
         return Wanted(
             units=plan.embedded(self._records, void),
-            shards=self.shards,
+            shards=[*self.shards, *plan.held],
             schema=self.schema,
             fingerprint=self.fingerprint,
             source_digest=self.source_digest,
@@ -137,6 +140,8 @@ class _Plan:
     """What is to be done, given one snapshot."""
 
     night: Night
+    held: list[Shard]
+    """Shards of the snapshot before that cannot be read."""
     carried: list[Part]
     """Parts of the snapshot before, less what is dead."""
     known: dict[str, Part]
@@ -162,6 +167,8 @@ class _Plan:
         same = newest is not None and difference(night.schema, newest.row_schema) is None
         before = {(s.key, s.size, s.etag) for s in base.shards} if same else set()
         as_they_were = {s.key for s in night.shards if (s.key, s.size, s.etag) in before}
+        held = held_shards(night.unread, base, newest, night.schema)
+        as_they_were |= {shard.key for shard in held}
         scanned = night.scan(
             [(n, unit) for n, unit in enumerate(night.units) if unit.shard not in as_they_were]
         )
@@ -186,6 +193,7 @@ class _Plan:
         units, counts = np.unique(scanned["unit"].to_numpy(), return_counts=True)
         return cls(
             night=night,
+            held=held,
             carried=carried,
             known={part.file.path: part for part in base.parts(DATA, VECTORS)},
             items=items + kept.num_rows,

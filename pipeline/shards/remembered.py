@@ -3,7 +3,7 @@
 Tar and JSONL shards are read whole to be planned, and so is every id. A run that goes on where
 another was cut off, or that finds its work done, asks here first: the object is named by what was
 looked at and how, so it can never be out of date, and one that is missing or damaged only costs
-the look at the shard.
+the look at the shard. `garbage` collects those of shards that no snapshot was made from.
 """
 
 import hashlib
@@ -15,12 +15,12 @@ from dataclasses import asdict
 import pyarrow as pa
 
 from pipeline.folder import Folder
+from pipeline.manifest import INSPECTIONS
 from pipeline.shards.shape import Inspected, UnitSize
 from pipeline.source_spec import SourceSpec
 from pipeline.storage import StoredObject
-from pipeline.work import Segment
+from pipeline.work import Segment, shard_key, shard_state
 
-INSPECTIONS = "inspections"
 _VERSION = "1"
 """Raised by hand when shards are cut another way."""
 
@@ -65,14 +65,10 @@ def inspection_name(
         unit_size: into which it is cut.
         distinct: whether its rows were identified.
     """
-    looked_at = {
-        "version": _VERSION,
-        "shard": asdict(shard),
-        "reading": source.reading,
-        "unit_size": asdict(unit_size),
-        "distinct": distinct,
-    }
-    return hashlib.sha256(json.dumps(looked_at, sort_keys=True).encode()).hexdigest()
+    state = shard_state(shard_key(shard.uri, source.reading), shard.size, shard.etag)
+    how = {"version": _VERSION, "unit_size": asdict(unit_size), "distinct": distinct}
+    looked = hashlib.sha256(json.dumps(how, sort_keys=True).encode()).hexdigest()
+    return f"{state}-{looked[:16]}"
 
 
 def _to_bytes(found: Inspected) -> bytes:

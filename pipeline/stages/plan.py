@@ -6,7 +6,7 @@ matches, a column is missing, two shards disagree about a type.
 
 import hashlib
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
@@ -45,8 +45,8 @@ class Plan:
     """Of every id."""
     kept: tuple[pa.Field, ...]
     """The columns carried to the output, of all sources."""
-    skipped: tuple[str, ...] = ()
-    """Why shards that cannot be read were passed over, a sentence each."""
+    unread: Mapping[str, str] = field(default_factory=dict)
+    """Why shards that cannot be read were passed over, a sentence each, by key."""
 
     @property
     def rows(self) -> int:
@@ -113,7 +113,7 @@ def plan_work(
         shards=tuple(look.shard for look in looks),
         id_type=id_type,
         kept=kept,
-        skipped=tuple(sorted(planner.skipped)),
+        unread=planner.unread,
     )
 
 
@@ -125,7 +125,7 @@ class _Planner:
     distinct: bool
     remembered: Remembered | None
     allow_empty: bool = False
-    skipped: list[str] = field(default_factory=list)
+    unread: dict[str, str] = field(default_factory=dict)
 
     def look(self, source: SourceSpec, index: int) -> Iterator[_Look]:
         """At all shards of a source, in order."""
@@ -153,7 +153,7 @@ class _Planner:
         except ShardError as error:
             if source.on_bad_file == "fail":
                 raise
-            self.skipped.append(str(error))
+            self.unread[shard_key(shard.uri, source.reading)] = str(error)
             return None
         if self.remembered is not None:
             self.remembered.add(name, look.found)

@@ -144,6 +144,10 @@ CATALOGUE = {
         "passed over, counted and listed in the report; one that the store does not give ends the "
         "run",
     ),
+    "file.held": _line(
+        "the same in a night, of a shard that could be read the night before",
+        "its rows stay as they are, which the report says; it is looked at again the next night",
+    ),
     "file.bit_flip": _line(
         "a flipped bit in a Parquet page with a checksum", "failed, naming the file"
     ),

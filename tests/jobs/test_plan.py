@@ -137,8 +137,23 @@ def test_time_and_cost_follow_from_the_last_benchmark(
     assert said["device"] == "a device"
     assert main(["plan", str(spec), "--benchmark", str(benchmark), "--price", "1"]) == 0
     assert "hours of one a device, which cost" in capsys.readouterr().out
-    assert main(["plan", str(spec), "--benchmark", str(spec.parent / "absent.json")]) == 0
+
+
+def test_a_benchmark_that_was_typed_must_be_there_and_the_default_one_need_not(
+    spec: Path, benchmark: Path, monkeypatch: pytest.MonkeyPatch, capsys: Captured
+) -> None:
+    monkeypatch.chdir(spec.parent)
+    assert main(["plan", str(spec)]) == 0
     assert "unknown: no benchmark.json" in capsys.readouterr().out
+    assert main(["plan", str(spec), "--benchmark", "mistyped.json"]) == 2
+    assert capsys.readouterr().err == (
+        "nightjar: --benchmark: 'mistyped.json' is not there; name the file that `nightjar "
+        "benchmark` wrote, or leave the option out\n"
+    )
+    Path("benchmark").mkdir()
+    benchmark.rename("benchmark/benchmark.json")
+    assert main(["plan", str(spec)]) == 0
+    assert "hours of one a device" in capsys.readouterr().out
 
 
 def test_the_mix_of_the_most_similar_size_counts(benchmark: Path) -> None:

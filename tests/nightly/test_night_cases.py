@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,8 @@ import yaml
 
 from jobs.cli import main
 from pipeline.dataset import Dataset, open_dataset
+from pipeline.folder import Folder
+from pipeline.manifest import Shard, read_manifest
 from pipeline.nightly import night as nights
 from pipeline.stages.recipe import Recipe
 from pipeline.work import Link, WorkUnit
@@ -159,10 +162,30 @@ def test_a_new_title_is_no_reason_to_embed(night: Night, spec: Path, source: Pat
     account = night()
     assert _found(account) == (15, 0, 0, 1, 0)
     assert (account["tokens"], account["embedded"]) == (0, {})
+    assert (account["linked"], account["pools"]) == ({"text": 1}, {})
     dataset = _dataset(spec)
     titles = {r["id"]: r["title"] for r in dataset.to_table(["id", "title"]).to_pylist()}
     assert titles == {n: f"t{n}" for n in range(16)} | {3: "another"}
     assert _vector_of(dataset, 3) == vector
+
+
+def test_a_night_says_how_many_rows_got_vectors_that_were_there(
+    night: Night, spec: Path, source: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    night()
+    for rows, told in (
+        (_rows(0, 8, title="another"), "0 rows embedded, 0 tokens in %; 8 rows got vectors that "),
+        (_rows(0, 5, title="another"), "0 rows embedded, 0 tokens in %\n"),
+        (
+            [*_rows(0, 5, title="another"), *_rows(20, 21, body="owl 9"), *_rows(21, 22)],
+            "1 rows embedded (1 text), 10 tokens in %; 1 row got vectors that ",
+        ),
+    ):
+        _write(source / "a.parquet", rows)
+        capsys.readouterr()
+        assert main(["nightly", str(spec), "--address", "none"]) == 0
+        said = re.sub(r"[\d.]+ s\b", "%", capsys.readouterr().out)
+        assert told in said
 
 
 def test_of_a_row_with_a_text_and_an_image_only_what_has_changed_is_embedded(
@@ -188,6 +211,7 @@ def test_several_rows_of_one_content_are_embedded_once(night: Night, spec: Path)
     _write(source / "a.parquet", _rows(0, 8, body="the same"))
     account = night()
     assert account["embedded"] == {"text": 9}
+    assert (account["linked"], account["pools"]) == ({"text": 7}, {"retrieval": 9})
     dataset = _dataset(spec)
     assert dataset.count() == 16
     assert len({tuple(_vector_of(dataset, doc)) for doc in range(8)}) == 1
@@ -476,3 +500,81 @@ def test_what_was_rolled_back_is_no_base_after_a_rollback_to_another_generation(
     assert account["embedded"] == {"text": 5}, "of 5 new contents"
     assert doubted.isdisjoint(file.path for file in _dataset(spec).files)
     assert _dataset(spec).count() == 22
+
+
+def _damage(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:-9])
+
+
+def _rows_by_id(spec: Path) -> dict[int, dict[str, Any]]:
+    return {row["id"]: row for row in _dataset(spec).to_table().to_pylist()}
+
+
+@pytest.mark.fault("file.held")
+def test_a_shard_that_cannot_be_read_tonight_is_as_it_was_and_looked_at_again(
+    night: Night, spec: Path, source: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    skip = "source.on_bad_file=skip"
+    night(skip)
+    before, etags = _rows_by_id(spec), {s.etag for s in _shards(spec)}
+    _write(source / "a.parquet", [*_rows(0, 8), *_rows(20, 22)])
+    _damage(source / "b.parquet")
+    account = night(skip)
+    assert _found(account) == (16, 2, 0, 0, 0)
+    (why,) = account["held"]
+    assert f"{source / 'b.parquet'} cannot be read as Parquet: " in why
+    assert account["skipped"] == []
+    assert {key: _rows_by_id(spec)[key] for key in before} == before
+    assert len({s.etag for s in _shards(spec)} & etags) == 1, "not that of the damaged one"
+    capsys.readouterr()
+    for command in ("nightly", "plan"):
+        assert main([command, str(spec), "--address", "none", "--set", skip]) == 0
+        said = capsys.readouterr().out
+        if command == "nightly":
+            told = "; 1 shard that could not be read, with rows that are as they were\nas it was: "
+            assert f"up to date: 18 rows embedded before, nothing to do{told}" in said
+    _write(source / "b.parquet", [*_rows(8, 15), *_rows(30, 31)])
+    account = night(skip)
+    assert (_found(account), account["held"]) == ((17, 1, 0, 0, 1), [])
+    assert account["embedded"] == {"text": 1}
+    assert _dataset(spec).count() == 18
+
+
+def _shards(spec: Path) -> list[Shard]:
+    dataset = _dataset(spec)
+    return read_manifest(Folder(dataset.uri), dataset.entry.manifest).shards
+
+
+def test_a_shard_that_could_not_be_read_and_is_gone_then_is_gone(
+    night: Night, spec: Path, source: Path
+) -> None:
+    skip = "source.on_bad_file=skip"
+    night(skip)
+    _damage(source / "b.parquet")
+    assert _found(night(skip)) == (16, 0, 0, 0, 0)
+    (source / "b.parquet").unlink()
+    assert _found(night(skip)) == (8, 0, 0, 0, 8)
+    assert sorted(_rows_by_id(spec)) == list(range(8))
+
+
+def test_a_shard_that_could_never_be_read_is_passed_over(
+    night: Night, spec: Path, source: Path
+) -> None:
+    _damage(source / "b.parquet")
+    account = night("source.on_bad_file=skip")
+    assert (len(account["skipped"]), account["held"]) == (1, [])
+    assert _dataset(spec).count() == 8
+
+
+def test_rows_of_a_shard_that_cannot_be_read_are_not_held_among_rows_of_other_types(
+    night: Night, spec: Path, source: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    night()
+    rows = {"doc": list("ab"), "body": ["x", "y"], "page": pa.nulls(2, pa.binary())}
+    pq.write_table(pa.table(rows | {"title": ["t", "u"]}), source / "a.parquet")
+    _damage(source / "b.parquet")
+    command = ["nightly", str(spec), "--address", "none", "--set", "source.on_bad_file=skip"]
+    assert main(command) == 2
+    told = capsys.readouterr().err
+    assert f"the rows of {source / 'b.parquet'}, which cannot be read, have other columns" in told
+    assert _dataset(spec).version == 1

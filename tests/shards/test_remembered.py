@@ -13,8 +13,9 @@ from hypothesis import strategies as st
 
 from pipeline.errors import SourceError
 from pipeline.folder import Folder
+from pipeline.manifest import INSPECTIONS
 from pipeline.shards import jsonl
-from pipeline.shards.remembered import INSPECTIONS, Remembered, _from_bytes, _to_bytes
+from pipeline.shards.remembered import Remembered, _from_bytes, _to_bytes
 from pipeline.shards.shape import Inspected
 from pipeline.spec import JobSpec
 from pipeline.stages.plan import Plan, plan_work
@@ -153,6 +154,14 @@ def test_one_that_is_deleted_meanwhile_costs_a_look_at_the_shard_and_nothing_els
         folder.delete(f"{INSPECTIONS}/{name}")
     assert plan_work(spec, 602112, remembered) == first
     assert len(looked) == 4
+
+
+def test_a_name_begins_with_the_shard_as_a_manifest_names_it(tmp_path: Path, spec: JobSpec) -> None:
+    folder = Folder(str(tmp_path / "out"))
+    states = {shard.state for shard in _plan(spec, folder).shards}
+    assert {name.partition("-")[0] for name in folder.names(INSPECTIONS)} == states
+    _write(tmp_path / "b.jsonl", 6)
+    assert len({shard.state for shard in _plan(spec, folder).shards} - states) == 1
 
 
 _TYPES = st.sampled_from([pa.string(), pa.int64(), pa.null(), pa.timestamp("us", "UTC")])

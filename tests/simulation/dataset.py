@@ -231,7 +231,7 @@ class Watcher:
     def check_version(self, version: int) -> None:
         """Raise unless a version holds exactly the rows of its source, and the bytes it names."""
         entry = read_entry(self._folder, version)
-        condemned = read_condemned(self._folder, newest_entry(self._folder))
+        condemned = self._condemned()
         assert entry.fingerprint == self.made_by(), f"version {version} is made another way"
         found: list[int] = []
         for part in self._manifest(entry).parts():
@@ -253,6 +253,12 @@ class Watcher:
             found += self._ids[known]
         wanted_ids = self._expected[entry.fingerprint, entry.source_digest]
         assert sorted(found) == wanted_ids, f"version {version} holds {sorted(found)}"
+
+    def _condemned(self) -> frozenset[str]:
+        try:
+            return read_condemned(self._folder, newest_entry(self._folder))
+        except OutputError as error:
+            raise AssertionError(f"what is condemned cannot be told: {error}") from error
 
     def _manifest(self, entry: LogEntry) -> Manifest:
         try:

@@ -1,5 +1,6 @@
 """Random races, each decided by one seed."""
 
+import copy
 from collections.abc import Callable, Sequence
 from random import Random
 
@@ -24,6 +25,9 @@ SOURCES = ((0, 1), (1, 2), (0, 2))
 
 _MOST = 600
 """Seeds with which a broken protocol is tried."""
+
+_UNTIL_COMMIT = 14
+"""Steps of a driver from a look at the log to a commit."""
 
 _BASED = 0.7
 """How often there is a version when the race begins."""
@@ -80,6 +84,31 @@ def found(make: Callable[[], Store] = Store, *, kinds: Sequence[str] = KINDS) ->
             race(seed, store=make(), kinds=kinds)
         except AssertionError as broken:
             return str(broken)
+    return None
+
+
+def overtaken(after: int) -> str | None:
+    """What is found when a collector commits after so many steps of a driver; None for nothing.
+
+    The driver finds its work done, by another that was cut off, and the collector condemns that.
+    """
+    store = Store()
+    watcher = Watcher(store, SOURCES)
+    before = Schedule(store, 0, PEACE, watcher.check)
+    before.run({"first": driver(SOURCES[0])})
+    before.run({"cut off": orphaned_worker(SOURCES[1])})
+    twin = copy.deepcopy(store)
+    alone = Schedule(twin, 0, PEACE, lambda: None)
+    alone.run({"collector": collector()})
+    commits = next(n for n, step in enumerate(alone.steps) if " create log/" in step)
+    turns = (
+        ["collector"] * commits + ["driver"] * after + ["collector"] + ["driver"] * _UNTIL_COMMIT
+    )
+    schedule = Schedule(store, 0, PEACE, watcher.check)
+    try:
+        schedule.run({"collector": collector(), "driver": driver(SOURCES[1])}, turns=turns)
+    except AssertionError as broken:
+        return str(broken)
     return None
 
 

@@ -1,7 +1,7 @@
 """Who goes on, and what happens to each call: threads that hand one baton round, by a seed."""
 
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from random import Random
 
@@ -76,12 +76,14 @@ class Schedule:
         self,
         programs: Mapping[str, Callable[[SimulatedFolder], object]],
         fates: Mapping[int, Fate] | None = None,
+        turns: Iterable[str] = (),
     ) -> dict[str, Process]:
         """Run programs until all have ended.
 
         Args:
             programs: by name.
             fates: of single steps by number, instead of the odds.
+            turns: names of those who take the first steps; after that chance decides.
         """
         processes = [Process(name=name, program=p) for name, p in programs.items()]
         for process in processes:
@@ -89,8 +91,12 @@ class Schedule:
             self._await(process)
         # how long one goes on while the others stall differs from schedule to schedule
         stays, process = self._random.choice(_STAYS), processes[0]
+        first = iter(turns)
         while alive := [process for process in processes if not process.ended]:
-            if process.ended or self._random.random() >= stays:
+            name = next(first, None)
+            if name is not None:
+                process = next((each for each in alive if each.name == name), alive[0])
+            elif process.ended or self._random.random() >= stays:
                 process = self._random.choice(alive)
             fate = self._fate() if fates is None else fates.get(len(self.steps), "ok")
             self.steps.append(f"{process.name} {' '.join(process.waits_for)} {fate}")

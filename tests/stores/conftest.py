@@ -19,12 +19,12 @@ import pytest
 
 from pipeline.storage import locate, use_stores
 from pipeline.stores import StoreSpec
+from tests.installed import demand_installed
 from tests.stores import ceph
 from tests.stores.ceph import Gateway, gateway
 from tests.stores.emulators import ACCOUNT, ACCOUNT_KEY, AZURITE, azure, google
 
 _NAMED = "NIGHTJAR_TEST_URI"
-_REQUIRED = "NIGHTJAR_SYSTEM"
 _EMULATORS = "NIGHTJAR_EMULATORS"
 
 
@@ -159,13 +159,3 @@ def azure_store(azurite: str, monkeypatch: pytest.MonkeyPatch) -> Store:
 def _make_bucket(keys: dict[str, Any], name: str) -> None:
     use_stores([StoreSpec(**keys)])
     locate(keys["uri"]).filesystem.mkdir(name)
-
-
-def demand_installed(missing: list[str], packages: str) -> None:
-    """Skip a test that needs programs which are missing; fail it where they must be there."""
-    if not missing:
-        return
-    sentence = f"{', '.join(missing)} is not installed: {packages}"
-    if os.environ.get(_REQUIRED):
-        pytest.fail(sentence)
-    pytest.skip(sentence)

@@ -4,6 +4,7 @@ import io
 import json
 import re
 import subprocess
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -160,10 +161,16 @@ def test_the_collector_deletes_garbage_and_nothing_else(
     stray = f"{kept.removesuffix('.arrow')}0.arrow"
     dataset.put(stray, b"of an attempt that did not count")
     dataset.put(stray.replace("data/", "links/"), b"of another")
+    dataset.put("inspections/old", b"of a shard that no snapshot was made from")
+    # the store's times are whole seconds, and what is younger than the snapshot is spared
+    (entry,) = _paths(dataset, "log")
+    time.sleep(1.1)
+    dataset.put(entry, dataset.get(entry))
     become("collector")
     folder = Folder(lake.output)
     assert main(["gc", lake.output, "--abandoned", "--delete"]) == 0
     assert "deleted 2 files" in capsys.readouterr().out
+    assert "inspections/old" not in _paths(folder, "inspections")
     assert _paths(folder, "data") == [kept]
     assert list_versions(folder) == [1, 2]
     for kind in ("work", "log"):
