@@ -30,16 +30,18 @@ def _tell(garbage: Garbage, deleted: bool) -> None:
     print(f"{verb} {len(garbage.files):,} files, {size / 1e6:,.3f} MB")
     if garbage.expired:
         print(f"  no longer readable: {_listed('version', garbage.expired)}")
-    beside = (*garbage.superseded, *garbage.forgotten, *garbage.half_written)
-    if beside:
-        print(f"  beside them: {len(beside):,} old lists, notes on old shards, half-written files")
+    if garbage.beside:
+        print(
+            f"  beside them: {len(garbage.beside):,} old lists, notes on old shards, accounts of old "
+            "runs, half-written files"
+        )
     print(f"  kept: {_listed('version', garbage.kept)}")
     for made, left in garbage.unfinished.items():
         what = f"generation {made}" if made else "manifests"
         print(
             f"  left for a run to go on with: {left / 1e6:,.3f} MB of {what}; --abandoned takes it"
         )
-    if (garbage.files or beside) and not deleted:
+    if (garbage.files or garbage.beside) and not deleted:
         print("nothing was deleted; --delete does it")
 
 

@@ -49,9 +49,12 @@ from pipeline.log import (
 )
 from pipeline.manifest import FOLDERS, INSPECTIONS, Manifest, read_manifest
 from pipeline.records import WORK
+from pipeline.runs import RUNS, expired_runs
 
 KEPT_SNAPSHOTS = 7
 """A week of nights."""
+KEPT_RUNS = 1000
+"""Accounts of runs that stay: years of nights."""
 _DELETED_AT_ONCE = 16
 
 
@@ -73,8 +76,15 @@ class Garbage:
     """Paths of the lists of condemned files that no later entry can name."""
     forgotten: tuple[str, ...]
     """Paths of what planning learned of shards that no kept snapshot was made from."""
+    accounts: tuple[str, ...]
+    """Paths of the accounts of all runs but the last `KEPT_RUNS`."""
     half_written: tuple[str, ...]
     """Paths of what local writers left half written, or still write to."""
+
+    @property
+    def beside(self) -> tuple[str, ...]:
+        """Paths of what no snapshot could refer to, and is deleted without more ado."""
+        return (*self.superseded, *self.forgotten, *self.accounts, *self.half_written)
 
 
 def find_garbage(folder: Folder, keep: int = KEPT_SNAPSHOTS, abandoned: bool = False) -> Garbage:
@@ -121,6 +131,7 @@ def find_garbage(folder: Folder, keep: int = KEPT_SNAPSHOTS, abandoned: bool = F
         unfinished=dict(unfinished),
         superseded=_superseded(folder, newest),
         forgotten=_forgotten(folder, held.values(), min(times[version] for version in kept)),
+        accounts=tuple(expired_runs(folder, KEPT_RUNS)),
         half_written=_half_written(folder),
     )
 
@@ -134,9 +145,8 @@ def collect(folder: Folder, garbage: Garbage) -> None:
     condemned = read_condemned(folder, garbage.newest)
     if not condemned.issuperset(garbage.files):
         _condemn(folder, garbage.newest, condemned.union(garbage.files))
-    doomed = [*garbage.files, *garbage.superseded, *garbage.forgotten, *garbage.half_written]
     with ThreadPoolExecutor(_DELETED_AT_ONCE) as pool:
-        list(pool.map(folder.delete, doomed))
+        list(pool.map(folder.delete, [*garbage.files, *garbage.beside]))
 
 
 def _manifests(folder: Folder, entries: Iterable[LogEntry]) -> dict[str, Manifest]:
@@ -192,7 +202,15 @@ def _forgotten(folder: Folder, kept: Iterable[Manifest], oldest: float) -> tuple
 def _half_written(folder: Folder) -> tuple[str, ...]:
     """What local writers left anywhere below the root, or still write to."""
     work = [f"{WORK}/{made}" for made in folder.folders(WORK)]
-    places = ["", LOG, CONDEMNED, INSPECTIONS, *work, *(place for place, _ in _places(folder))]
+    places = [
+        "",
+        LOG,
+        CONDEMNED,
+        INSPECTIONS,
+        RUNS,
+        *work,
+        *(place for place, _ in _places(folder)),
+    ]
     return tuple(
         posixpath.join(place, name) for place in places for name in folder.temporaries(place)
     )

@@ -11,10 +11,11 @@ from collections.abc import Callable
 from contextlib import suppress
 
 from pipeline.commit import ROUNDS, amend, contended
-from pipeline.dataset import demand_there, find_version, published_version
+from pipeline.dataset import demand_there
 from pipeline.errors import CommitConflict, OutputError
 from pipeline.folder import Folder
 from pipeline.log import Kind, LogEntry, demand_committed, read_condemned, read_entry
+from pipeline.versions import find_version, published_version
 
 _TAG = re.compile(r"[a-z][a-z0-9._-]{0,62}")
 _MOST_TAGS = 100

@@ -6,6 +6,7 @@ from pathlib import Path
 from pipeline.copies import local_copy
 from pipeline.model.checkpoint import Checkpoint, open_checkpoint
 from pipeline.model.processor import Processor
+from pipeline.spec import JobSpec
 
 CACHE = Path("~/.cache/nightjar/checkpoints").expanduser()
 """Copies of checkpoints from object storage, one for each host."""
@@ -34,4 +35,20 @@ def processor_of(
     checkpoint.demand_same(dict(hashes))
     return Processor(
         checkpoint, max_length=max_length, max_pixels=max_pixels, image_pixels=image_pixels
+    )
+
+
+def settle_by(spec: JobSpec, checkpoint: Checkpoint) -> JobSpec:
+    """The job with what it leaves to the checkpoint written out: null and the value are one."""
+    single = spec.output.single
+    if single is not None:
+        sizes = [checkpoint.demand_dim(dim, "output.single.dim") for dim in single.dims]
+        dims = sizes if isinstance(single.dim, list) else sizes[0]
+        single = single.model_copy(update={"dim": dims})
+    bound = spec.model.max_pixels or checkpoint.pixel_bounds[1]
+    return spec.model_copy(
+        update={
+            "model": spec.model.model_copy(update={"max_pixels": bound}),
+            "output": spec.output.model_copy(update={"single": single}),
+        }
     )

@@ -22,9 +22,10 @@ from pipeline.manifest import Shard
 from pipeline.shards import INSPECTORS, SUFFIXES, images
 from pipeline.shards.identities import Identities, Named, repeated, same
 from pipeline.shards.remembered import Remembered, inspection_name
-from pipeline.shards.shape import Inspected, UnitSize, agree
+from pipeline.shards.shape import Inspected, UnitSize
 from pipeline.source_spec import SourceSpec
 from pipeline.spec import JobSpec
+from pipeline.stages.columns import agreed_columns, agreed_id
 from pipeline.storage import StoredObject, absolute, demand_unchanged, list_objects
 from pipeline.work import WorkUnit, rows_by_adapter, shard_key
 
@@ -105,7 +106,8 @@ def plan_work(
             f"source.uri: {_spelled(spec)} has no rows; an empty source is refused, since it is "
             "more often a wrong path than an empty corpus"
         )
-    id_type, kept = _id_type(looks), _kept(looks)
+    id_type = agreed_id((look.shard.uri, look.found) for look in looks)
+    kept = agreed_columns((look.shard.uri, look.found, look.source.keep) for look in looks)
     if planner.distinct:
         _demand_distinct(looks)
     return Plan(
@@ -208,29 +210,6 @@ def _demand_distinct(looks: Sequence[_Look]) -> None:
         raise error
 
 
-def _id_type(looks: Sequence[_Look]) -> pa.DataType:
-    id_type = pa.null()
-    for look in looks:
-        found = look.found.id_type
-        agreed = _agree(id_type, found, "source.id", look.shard.uri)
-        widened = not pa.types.is_null(id_type) and id_type != agreed
-        if pa.types.is_floating(agreed) and (widened or not pa.types.is_floating(found)):
-            # whole numbers made floating would no longer be the ids they were
-            raise SourceError(f"source.id is {found} in {look.shard.uri}, and {id_type} elsewhere")
-        id_type = agreed
-    return _or_string(id_type)
-
-
-def _kept(looks: Sequence[_Look]) -> tuple[pa.Field, ...]:
-    kept: dict[str, pa.DataType] = {}
-    for look in looks:
-        for column in look.source.keep:
-            there = kept.get(column, pa.null())
-            what = f"source.keep: {column!r}"
-            kept[column] = _agree(there, look.found.kept[column], what, look.shard.uri)
-    return tuple(pa.field(name, _or_string(kind)) for name, kind in kept.items())
-
-
 def _list(source: SourceSpec, allow_empty: bool) -> list[StoredObject]:
     shards: dict[str, StoredObject] = {}
     for uri in source.uris:
@@ -288,17 +267,6 @@ def _units(look: _Look) -> Iterator[WorkUnit]:
                     start=start,
                     stop=stop,
                 )
-
-
-def _agree(one: pa.DataType, other: pa.DataType, what: str, shard: str) -> pa.DataType:
-    agreed = agree(one, other)
-    if agreed is None:
-        raise SourceError(f"{what} is {other} in {shard}, and {one} in the shards before it")
-    return agreed
-
-
-def _or_string(kind: pa.DataType) -> pa.DataType:
-    return pa.string() if pa.types.is_null(kind) else kind
 
 
 def _spelled(spec: JobSpec) -> str:

@@ -27,7 +27,7 @@ from pipeline.spec import JobSpec, LimitsSpec
 from pipeline.stages.again import Earlier
 from pipeline.stages.bounds import Bounds
 from pipeline.stages.link import Linker
-from pipeline.stages.opened import open_model, processor_of
+from pipeline.stages.opened import open_model, processor_of, settle_by
 from pipeline.stages.plan import Plan
 from pipeline.stages.prepare import Prepare
 from pipeline.stages.scan import concat, scan
@@ -106,7 +106,7 @@ class Recipe:
         Raises:
             SpecError: a dim the checkpoint does not have, or a kept column with a name of ours.
         """
-        settled = _settled(spec, checkpoint)
+        settled = settle_by(spec, checkpoint)
         single, multi = settled.output.single, settled.output.multi
         made_by = fingerprint(settled, checkpoint.hashes, dtype)
         vectors = vector_fields(
@@ -299,19 +299,3 @@ class Recipe:
     def _earlier(self, unit: str) -> Earlier | None:
         receipt = self.earlier.get(unit)
         return None if receipt is None else Earlier(Folder(self.output), receipt, self.again)
-
-
-def _settled(spec: JobSpec, checkpoint: Checkpoint) -> JobSpec:
-    """The job with what it leaves to the checkpoint written out: null and the value are one."""
-    single = spec.output.single
-    if single is not None:
-        sizes = [checkpoint.demand_dim(dim, "output.single.dim") for dim in single.dims]
-        dims = sizes if isinstance(single.dim, list) else sizes[0]
-        single = single.model_copy(update={"dim": dims})
-    bound = spec.model.max_pixels or checkpoint.pixel_bounds[1]
-    return spec.model_copy(
-        update={
-            "model": spec.model.model_copy(update={"max_pixels": bound}),
-            "output": spec.output.model_copy(update={"single": single}),
-        }
-    )

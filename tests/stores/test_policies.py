@@ -155,25 +155,32 @@ def test_the_publisher_changes_what_readers_get_and_nothing_else(
 
 
 def test_the_collector_deletes_garbage_and_nothing_else(
-    lake: Lake, dataset: Folder, become: Become, capsys: pytest.CaptureFixture[str]
+    lake: Lake,
+    dataset: Folder,
+    become: Become,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     (kept,) = _paths(dataset, "data")
     stray = f"{kept.removesuffix('.arrow')}0.arrow"
     dataset.put(stray, b"of an attempt that did not count")
     dataset.put(stray.replace("data/", "links/"), b"of another")
     dataset.put("inspections/old", b"of a shard that no snapshot was made from")
+    dataset.put("runs/20200101T000000000000Z-0.json", b"of a run of old")
     # the store's times are whole seconds, and what is younger than the snapshot is spared
     (entry,) = _paths(dataset, "log")
     time.sleep(1.1)
     dataset.put(entry, dataset.get(entry))
     become("collector")
     folder = Folder(lake.output)
+    monkeypatch.setattr("pipeline.garbage.KEPT_RUNS", 1)
     assert main(["gc", lake.output, "--abandoned", "--delete"]) == 0
+    assert len(_paths(folder, "runs")) == 2, "what a run said at first, and at last"
     assert "deleted 2 files" in capsys.readouterr().out
     assert "inspections/old" not in _paths(folder, "inspections")
     assert _paths(folder, "data") == [kept]
     assert list_versions(folder) == [1, 2]
-    for kind in ("work", "log"):
+    for kind in ("work", "log", "canaries"):
         for path in _paths(folder, kind):
             _demand_refused(lambda path=path: folder.delete(path))
     _demand_refused(
@@ -224,9 +231,9 @@ def test_the_bucket_forces_the_condition_where_the_command_sends_it(
             for place in places
         ]
         assert embed(spec) == 0
-        assert [rule.struck for rule in proxy.rules] == [0, 0]
+        assert [rule.struck for rule in proxy.rules] == [0, 0, 0]
         folder = Folder(lake.output)
-        for kind in ("log", "work"):
+        for kind in ("log", "work", "canaries"):
             for path in _paths(folder, kind):
                 _demand_refused(lambda path=path: folder.put(path, b"another"))
         folder.put("job.json", b"{}")
