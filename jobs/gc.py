@@ -32,8 +32,8 @@ def _tell(garbage: Garbage, deleted: bool) -> None:
         print(f"  no longer readable: {_listed('version', garbage.expired)}")
     if garbage.beside:
         print(
-            f"  beside them: {len(garbage.beside):,} old lists, notes on old shards, accounts of old "
-            "runs, half-written files"
+            f"  beside them: {len(garbage.beside):,} old lists, notes on old shards, accounts of "
+            "old runs, half-written files"
         )
     print(f"  kept: {_listed('version', garbage.kept)}")
     for made, left in garbage.unfinished.items():

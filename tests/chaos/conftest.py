@@ -1,9 +1,12 @@
-"""A cluster of two raylets before a store that can fail, and a corpus with all it must become."""
+"""A cluster of two raylets before a store that can fail, a corpus with all it must become, and what
+long runs are watched with."""
 
 import logging
+import tracemalloc
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -12,6 +15,7 @@ from pipeline import open_dataset
 from pipeline.dataset import Dataset
 from pipeline.folder import Folder
 from pipeline.log import generation
+from pipeline.model.engine import Engine
 from pipeline.records import WORK
 from tests.chaos.corpus import Expected, write_corpus, write_spec
 from tests.chaos.nodes import Nodes
@@ -93,3 +97,25 @@ def nodes(
         found = Nodes(cluster)
         yield found
         found.close()
+
+
+@pytest.fixture
+def traced() -> Iterator[None]:
+    """Python's allocations are counted."""
+    tracemalloc.start()
+    yield
+    tracemalloc.stop()
+
+
+@pytest.fixture
+def passes(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """How many items each call of the network was given."""
+    counts: list[int] = []
+    embed = Engine.embed
+
+    def counted(self: Engine, items: Any, *arguments: Any, **named: Any) -> Any:
+        counts.append(len(items))
+        return embed(self, items, *arguments, **named)
+
+    monkeypatch.setattr(Engine, "embed", counted)
+    return counts

@@ -1,19 +1,8 @@
-"""The same job, run fifty times in one process: what is not new costs nothing, and nothing leaks.
+"""The same job, fifty times in one process: what is not new costs nothing, and nothing leaks."""
 
-Flat is decided without a clock and without a fit: after ten runs to warm up, the least of the last
-ten readings may not exceed the greatest of the first ten by more than an allowance. Noise and a
-single step pass; what grows with each run does not, since thirty runs lie between the two.
-"""
-
-import gc
 import json
-import tracemalloc
-from collections.abc import Iterator
-from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
-import psutil
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -21,80 +10,15 @@ import pytest
 from jobs.cli import main
 from pipeline.folder import Folder
 from pipeline.log import list_versions
-from pipeline.model.engine import Engine
 from tests.chaos.leftovers import files_of, garbage_of
+from tests.chaos.readings import Reading, demand_flat
 from tests.jobs import png, write_spec
 
 pytestmark = pytest.mark.slow
 
-_RUNS, _WARM_UP, _WINDOW = 50, 10, 10
+_RUNS = 50
 _EVERY = 5
 """Of these runs, one finds a new shard."""
-_ALLOWANCE = {
-    "files": 0,
-    "threads": 0,
-    "arrow": 0,
-    # the readings themselves, and less than one more a run
-    "objects": 41,
-    # safetensors 0.8 keeps two small integers of each tensor that it has read
-    "python": 96 << 10,
-    # an allocator takes what it wants, the more so as every allocation is noted
-    "resident": 16 << 20,
-}
-
-
-@dataclass(frozen=True, kw_only=True)
-class Reading:
-    """What a process holds between two runs."""
-
-    resident: int
-    """Bytes of it in memory, without those that count the others."""
-    python: int
-    """Bytes that Python has allocated since the test began."""
-    arrow: int
-    """Bytes that Arrow has allocated."""
-    objects: int
-    """Objects that the collector knows."""
-    files: int
-    """Open file descriptors."""
-    threads: int
-    """Threads."""
-
-    @classmethod
-    def take(cls) -> "Reading":
-        """Read them all."""
-        gc.collect()
-        process = psutil.Process()
-        return cls(
-            resident=process.memory_info().rss - tracemalloc.get_tracemalloc_memory(),
-            python=tracemalloc.get_traced_memory()[0],
-            arrow=pa.total_allocated_bytes(),
-            objects=len(gc.get_objects()),
-            files=process.num_fds(),
-            threads=process.num_threads(),
-        )
-
-
-@pytest.fixture
-def traced() -> Iterator[None]:
-    """Python's allocations are counted."""
-    tracemalloc.start()
-    yield
-    tracemalloc.stop()
-
-
-@pytest.fixture
-def passes(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """How many items each call of the network was given."""
-    counts: list[int] = []
-    embed = Engine.embed
-
-    def counted(self: Engine, items: Any, *arguments: Any, **named: Any) -> Any:
-        counts.append(len(items))
-        return embed(self, items, *arguments, **named)
-
-    monkeypatch.setattr(Engine, "embed", counted)
-    return counts
 
 
 @pytest.mark.usefixtures("without_canaries")
@@ -126,15 +50,7 @@ def test_fifty_runs_hold_no_more_than_ten_and_do_nothing_again(
         else:
             assert (passes, files_of(folder)) == ([], before)
         readings.append(Reading.take())
-    _demand_flat(readings)
-
-
-def _demand_flat(readings: list[Reading]) -> None:
-    columns = [asdict(reading) for reading in readings]
-    for name, allowance in _ALLOWANCE.items():
-        found = [column[name] for column in columns]
-        first, last = found[_WARM_UP : _WARM_UP + _WINDOW], found[-_WINDOW:]
-        assert min(last) <= max(first) + allowance, f"{name} grows: {found}"
+    demand_flat(readings)
 
 
 def _write_job(root: Path, checkpoint: Path) -> Path:
