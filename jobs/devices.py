@@ -5,22 +5,25 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
-from itertools import islice
 from typing import Protocol, TypeVar
 
 import pyarrow as pa
 
 from jobs.progress import display
+from pipeline.manifest import Part
 from pipeline.model.device import auto_dtype, pick_device
+from pipeline.nightly.base import Place, first_places
+from pipeline.nightly.compare import Differences, Sides
 from pipeline.spec import JobSpec
 from pipeline.stages.cluster import connected
+from pipeline.stages.compare import compare_in_process, files_of
 from pipeline.stages.each import each_on_ray
 from pipeline.stages.flow import opened_together, run_in_process
 from pipeline.stages.plan import Plan
+from pipeline.stages.ray_compare import compare_on_ray
 from pipeline.stages.ray_flow import run_on_ray
 from pipeline.stages.recipe import Recipe
 from pipeline.stages.route import choose_pools, describe
-from pipeline.stages.scan import concat
 from pipeline.work import Receipt, WorkUnit, rows_by_adapter
 
 Thing = TypeVar("Thing")
@@ -31,7 +34,7 @@ class Each(Protocol):
     """As `map`, perhaps on many hosts at once."""
 
     def __call__(
-        self, call: Callable[[Thing], Result], things: Sequence[Thing], /
+        self, call: Callable[[Thing], Result], things: Iterable[Thing], /
     ) -> Iterable[Result]:
         """The results, in order."""
 
@@ -46,6 +49,8 @@ class Devices:
     """Embeds units: `run_in_process` or `run_on_ray`."""
     each: Each
     """Does what needs no device."""
+    match: Callable[[Recipe, Sides], Differences]
+    """Compares a source with a snapshot: `compare_in_process` or `compare_on_ray`."""
 
     def execute(
         self,
@@ -64,13 +69,15 @@ class Devices:
                 receipts += self.run(recipe, embedded, watch=watch)
         return receipts
 
-    def scan(self, units: Sequence[tuple[int, WorkUnit]]) -> pa.Table:
-        """Say of each item of numbered units what it is: a table as of `stages.scan`."""
-        left = iter(units)
-        groups = [
-            list(islice(left, len(group))) for group in opened_together([unit for _, unit in units])
-        ]
-        return concat(self.each(self.recipe.scan, groups))
+    def compare(self, sides: Sides) -> Differences:
+        """Say how the two sides differ."""
+        return self.match(self.recipe, sides)
+
+    def places(self, parts: Sequence[Part], contents: pa.ChunkedArray) -> dict[bytes, Place]:
+        """Where vectors of contents are, of those that are anywhere in the files of some parts."""
+        wanted = contents.drop_null().unique()
+        groups = files_of(parts) if len(wanted) else ()
+        return first_places(parts, self.each(partial(self.recipe.places, wanted), groups))
 
 
 @contextmanager
@@ -91,7 +98,7 @@ def devices(
     if address == "none":
         recipe = recipes.get(spec.model.dtype) or recipes[auto_dtype(pick_device("auto"))]
         run = partial(run_in_process, stall=spec.limits.stall)
-        yield Devices(recipe=recipe, run=run, each=map)
+        yield Devices(recipe=recipe, run=run, each=map, match=compare_in_process)
         return
     with connected(address) as cluster:
         pools = choose_pools(
@@ -105,4 +112,5 @@ def devices(
         on_gpu = any(pool.gpus for pool in pools)
         recipe = recipes.get(spec.model.dtype) or recipes["bfloat16" if on_gpu else "float32"]
         there = partial(run_on_ray, pools=pools, stall=spec.limits.stall)
-        yield Devices(recipe=recipe, run=there, each=each_on_ray)
+        match = partial(compare_on_ray, stall=spec.limits.stall)
+        yield Devices(recipe=recipe, run=there, each=each_on_ray, match=match)

@@ -98,7 +98,8 @@ def night_of(job: CheckedJob, there: Devices) -> Night:
         shards=job.plan.shards,
         schema=recipe.schema,
         fingerprint=recipe.fingerprint,
-        scan=there.scan,
+        compare=there.compare,
+        places=there.places,
         source_digest=digest(job.plan.units, recipe.fingerprint, keep_gone=keep_gone),
         keep_gone=keep_gone,
     )

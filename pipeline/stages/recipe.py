@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,8 +13,9 @@ from pipeline.errors import RunError
 from pipeline.fingerprint import fingerprint
 from pipeline.folder import Folder
 from pipeline.job_file import located
+from pipeline.manifest import Part
 from pipeline.model.checkpoint import Checkpoint, open_checkpoint
-from pipeline.model.processor import Processor
+from pipeline.nightly.base import base_rows, places_in
 from pipeline.schema import output_schema, vector_fields
 from pipeline.software import installed
 from pipeline.source_spec import SourceSpec
@@ -23,8 +24,7 @@ from pipeline.stages.again import Earlier
 from pipeline.stages.bounds import Bounds
 from pipeline.stages.link import Linker
 from pipeline.stages.plan import Plan
-from pipeline.stages.prepare import Prepare
-from pipeline.stages.scan import concat, scan
+from pipeline.stages.scan import scan
 from pipeline.stages.selection import select
 from pipeline.stages.sink import Sink
 from pipeline.stages.source import read_units
@@ -34,7 +34,9 @@ from pipeline.stores import StoreSpec
 from pipeline.work import Receipt, WorkUnit
 
 if TYPE_CHECKING:
+    from pipeline.model.processor import Processor
     from pipeline.stages.embed import Embed
+    from pipeline.stages.prepare import Prepare
 
 CACHE = Path("~/.cache/nightjar/checkpoints").expanduser()
 """Copies of checkpoints from object storage, one for each host."""
@@ -151,10 +153,20 @@ class Recipe:
     def scan(self, numbered: Sequence[tuple[int, WorkUnit]]) -> pa.Table:
         """The items of units of one segment and adapter, each with its number: see `scan`."""
         read = self.read([unit for _, unit in numbered])
-        return concat(
+        return pa.concat_tables(
             scan(rows, number, unit.shard, self.schema)
             for (number, _), (unit, rows) in zip(numbered, read, strict=True)
         )
+
+    def base(self, schema: pa.Schema, parts: Sequence[tuple[int, Part]]) -> pa.Table:
+        """The rows of numbered parts of a snapshot with that schema: see `base_rows`."""
+        self._begin()
+        return base_rows(Folder(self.output), schema, parts)
+
+    def places(self, wanted: pa.Array, parts: Sequence[tuple[int, Part]]) -> pa.Table:
+        """Where in the files of numbered parts contents are: see `places_in`."""
+        self._begin()
+        return places_in(Folder(self.output), wanted, parts)
 
     def weigh(self, units: Sequence[WorkUnit]) -> Weight:
         """What embedding units of one segment and adapter would be for the model."""
@@ -167,21 +179,19 @@ class Recipe:
         linker = Linker(Folder(self.output), self.schema, self.fingerprint, self.revisions)
         return [linker(rows, unit) for unit, rows in self.read(units)]
 
-    def prepare(self, expendable: bool = True) -> Prepare:
+    def prepare(self, expendable: bool = True) -> "Prepare":
         """The prepare stage.
 
         Args:
             expendable: whether this process may be killed for an item that takes too long.
         """
         self._begin()
-        settings = {n: h for n, h in self.checkpoint_hashes.items() if n.endswith(".json")}
-        processor = _processor(
-            self.checkpoint,
-            tuple(settings.items()),
-            self.max_length,
-            self.max_pixels,
-            self.limits.image_pixels,
-        )
+        # torch takes seconds to import: workers that compare, link or write do without
+        from pipeline.stages.prepare import Prepare
+
+        hashes = tuple((n, h) for n, h in self.checkpoint_hashes.items() if n.endswith(".json"))
+        bound = self.limits.image_pixels
+        processor = _processor(self.checkpoint, hashes, self.max_length, self.max_pixels, bound)
         bounds = Bounds(
             cpu_seconds=self.limits.decode_seconds if expendable else None,
             memory=self.limits.decode_memory,
@@ -191,8 +201,7 @@ class Recipe:
     def embed(self, adapter: str, device: str) -> "Embed":
         """The embed stage, with the weights loaded and an adapter merged."""
         self._begin()
-        # only an actor needs the network and its library, whose import takes seconds: the workers
-        # that read, prepare and write do without
+        # and only an actor needs the network and its library
         from pipeline.model.budget import SMALLEST
         from pipeline.model.engine import Engine
         from pipeline.stages.embed import Embed
@@ -209,17 +218,15 @@ class Recipe:
         )
         engine.warm_up()
 
-        def exact(adapter: str) -> Engine:
-            return Engine(
-                checkpoint,
-                adapter,
-                device=device,
-                dtype="float32",
-                # one of its own is not worth measuring for single items
-                token_budget=SMALLEST,
-                compiled=False,
-            )
-
+        # a budget of its own is not worth measuring for single items
+        exact = partial(
+            Engine,
+            checkpoint,
+            device=device,
+            dtype="float32",
+            token_budget=SMALLEST,
+            compiled=False,
+        )
         return Embed(engine, exact, self.id_type, self.kept, self.vectors)
 
     def sink(self) -> Sink:
@@ -264,8 +271,10 @@ def _processor(
     max_length: int,
     max_pixels: int | None,
     image_pixels: int,
-) -> Processor:
+) -> "Processor":
     """Read once in each process. Only the files it reads are held against their hashes."""
+    from pipeline.model.processor import Processor
+
     checkpoint = open_model(path)
     checkpoint.demand_same(dict(hashes))
     return Processor(
