@@ -5,7 +5,7 @@
     files of the snapshot   -> base -> rows  --+
 
 One execution of Ray Data: its hash shuffle puts all rows of a name into one partition, whole. A row
-is about 80 bytes there, and the driver gets what differs alone.
+is about 70 bytes there, and the driver gets what differs alone.
 """
 
 from collections.abc import Callable, Iterable, Sequence
@@ -32,7 +32,7 @@ _READ_CPUS = 0.5
 _SCANNED_TOGETHER = 1 << 15
 """Rows that one task scans: a task is not free, and a small one is soon done again."""
 _PARTITION_ROWS = 1 << 20
-"""About which a partition has: comparing it takes some 300 MB."""
+"""About which a partition has: comparing it takes a few hundred MB."""
 
 
 def compare_on_ray(recipe: Recipe, sides: Sides, *, stall: float) -> Differences:
@@ -76,7 +76,7 @@ def compare_readings(readings: Sequence[Reading], keep_gone: bool, board: Any) -
         keep_gone: whether it matters which rows are gone from the source.
         board: that is told.
     """
-    partitions = ceil(sum(reading.rows for reading in readings) / _PARTITION_ROWS)
+    partitions = max(1, ceil(sum(reading.rows for reading in readings) / _PARTITION_ROWS))
     sink = DifferenceSink(keep_gone, board)
     with dividing():
         read = ray.data.read_datasource(
@@ -100,7 +100,8 @@ def _of_source(recipe: Recipe, units: Sequence[NumberedUnit]) -> Iterable[Readin
     for segments in gathered(segments_of(units), rows, _SCANNED_TOGETHER):
         _, first = segments[0][0]
         yield Reading(
-            name=f"{first.segment.shard.uri} from row {first.segment.first_row + first.start}",
+            name=f"{first.segment.shard.uri} from row {first.segment.first_row + first.start} "
+            f"({first.adapter})",
             rows=sum(map(rows, segments)),
             read=partial(_scan, recipe, segments),
         )
