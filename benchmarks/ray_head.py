@@ -35,8 +35,8 @@ class Head:
 
 
 @contextmanager
-def ray_head(cpus: int) -> Iterator[Head]:
-    """Start a cluster with that many CPUs, and end it."""
+def ray_head(cpus: int, object_store: int = 2_000_000_000) -> Iterator[Head]:
+    """Start a cluster with that many CPUs and bytes of object store, and end it."""
     for name in _LOUD:
         # plans and progress of every execution
         logging.getLogger(name).setLevel(logging.ERROR)
@@ -47,7 +47,7 @@ def ray_head(cpus: int) -> Iterator[Head]:
         log = Path(session) / "start.log"
         with log.open("wb") as sink:
             process = subprocess.Popen(
-                _command(port, client_port, session, cpus), stdout=sink, stderr=sink
+                _command(port, client_port, session, cpus, object_store), stdout=sink, stderr=sink
             )
         try:
             _wait_for(log, process)
@@ -56,14 +56,14 @@ def ray_head(cpus: int) -> Iterator[Head]:
             _end(process)
 
 
-def _command(port: int, client_port: int, session: str, cpus: int) -> list[str]:
+def _command(port: int, client_port: int, session: str, cpus: int, object_store: int) -> list[str]:
     return [
         *(sys.executable, "-m", "ray.scripts.scripts", "start", "--head", "--block"),
         f"--port={port}",
         f"--ray-client-server-port={client_port}",
         f"--num-cpus={cpus}",
         f"--temp-dir={session}",
-        "--object-store-memory=2000000000",
+        f"--object-store-memory={object_store}",
         "--include-dashboard=false",
         "--disable-usage-stats",
     ]

@@ -117,11 +117,12 @@ def interleave(
         first = turn % len(names)
         for name in [*names[first:], *names[:first]]:
             gc.collect()
-            timings[name].append(_timed(programs[name], cpu_clock))
+            timings[name].append(timed(programs[name], cpu_clock))
     return timings
 
 
-def _timed(program: Program, cpu_clock: CpuClock) -> Timing:
+def timed(program: Program, cpu_clock: CpuClock) -> Timing:
+    """Run a program once."""
     wall, cpu, machine = time.perf_counter(), cpu_clock(), _machine_cpu()
     program()
     wall, cpu, machine = time.perf_counter() - wall, cpu_clock() - cpu, _machine_cpu() - machine

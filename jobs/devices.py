@@ -5,7 +5,6 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
-from itertools import islice
 from typing import Protocol, TypeVar
 
 import numpy as np
@@ -14,18 +13,22 @@ from numpy.typing import NDArray
 
 from jobs.accounts import Account
 from jobs.progress import display
+from pipeline.manifest import Part
 from pipeline.model.device import auto_dtype, pick_device
+from pipeline.nightly.base import Place, first_places, places_in
+from pipeline.nightly.compare import Differences, Sides
 from pipeline.nightly.queries import Query
 from pipeline.spec import JobSpec
 from pipeline.stages.board import Progress
 from pipeline.stages.cluster import connected
+from pipeline.stages.compare import compare_in_process, files_of
 from pipeline.stages.each import each_on_ray, once_on_ray
 from pipeline.stages.flow import opened_together, run_in_process
 from pipeline.stages.plan import Plan
+from pipeline.stages.ray_compare import compare_on_ray
 from pipeline.stages.ray_flow import run_on_ray
 from pipeline.stages.recipe import Recipe
 from pipeline.stages.route import choose_pools, describe
-from pipeline.stages.scan import concat
 from pipeline.work import Receipt, WorkUnit, rows_by_adapter
 
 Thing = TypeVar("Thing")
@@ -36,7 +39,7 @@ class Each(Protocol):
     """As `map`, perhaps on many hosts at once."""
 
     def __call__(
-        self, call: Callable[[Thing], Result], things: Sequence[Thing], /
+        self, call: Callable[[Thing], Result], things: Iterable[Thing], /
     ) -> Iterable[Result]:
         """The results, in order."""
 
@@ -47,12 +50,14 @@ class Devices:
 
     recipe: Recipe
     """That fits them."""
+    account: Account
+    """Told what took how long."""
     run: Callable[..., list[Receipt]]
     """Embeds units: `run_in_process` or `run_on_ray`."""
     each: Each
     """Does what needs no device."""
-    account: Account
-    """Told what took how long."""
+    match: Callable[[Recipe, Sides], Differences]
+    """Compares a source with a snapshot: `compare_in_process` or `compare_on_ray`."""
     ask: Callable[[Sequence[Query]], NDArray[np.float32]]
     """Embeds queries on one device: [queries, size]."""
 
@@ -81,13 +86,16 @@ class Devices:
             self.account.add(told[0])
         return receipts
 
-    def scan(self, units: Sequence[tuple[int, WorkUnit]]) -> pa.Table:
-        """Say of each item of numbered units what it is: a table as of `stages.scan`."""
-        left = iter(units)
-        groups = [
-            list(islice(left, len(group))) for group in opened_together([unit for _, unit in units])
-        ]
-        return concat(self.each(self.recipe.scan, groups))
+    def compare(self, sides: Sides) -> Differences:
+        """Say how the two sides differ."""
+        return self.match(self.recipe, sides)
+
+    def places(self, parts: Sequence[Part], contents: pa.ChunkedArray) -> dict[bytes, Place]:
+        """Where vectors of contents are, of those that are anywhere in the files of some parts."""
+        wanted = contents.drop_null().unique()
+        groups = files_of(parts) if len(wanted) else ()
+        look = partial(self.recipe.in_dataset, partial(places_in, wanted))
+        return first_places(parts, self.each(look, groups))
 
 
 @contextmanager
@@ -108,9 +116,14 @@ def devices(
     """
     if address == "none":
         recipe = recipes.get(spec.model.dtype) or recipes[auto_dtype(pick_device("auto"))]
-        run = partial(run_in_process, stall=spec.limits.stall)
-        ask = partial(recipe.ask, device="auto")
-        yield Devices(recipe=recipe, run=run, each=map, account=account, ask=ask)
+        yield Devices(
+            recipe=recipe,
+            account=account,
+            run=partial(run_in_process, stall=spec.limits.stall),
+            each=map,
+            match=compare_in_process,
+            ask=partial(recipe.ask, device="auto"),
+        )
         return
     with connected(address) as cluster:
         pools = choose_pools(
@@ -123,7 +136,12 @@ def devices(
         print(describe(pools), file=sys.stderr)
         on_gpu = any(pool.gpus for pool in pools)
         recipe = recipes.get(spec.model.dtype) or recipes["bfloat16" if on_gpu else "float32"]
-        there = partial(run_on_ray, pools=pools, stall=spec.limits.stall)
-        device = "cuda" if on_gpu else "cpu"
-        ask = partial(once_on_ray, partial(recipe.ask, device=device), pool=pools[0])
-        yield Devices(recipe=recipe, run=there, each=each_on_ray, account=account, ask=ask)
+        ask = partial(recipe.ask, device="cuda" if on_gpu else "cpu")
+        yield Devices(
+            recipe=recipe,
+            account=account,
+            run=partial(run_on_ray, pools=pools, stall=spec.limits.stall),
+            each=each_on_ray,
+            match=partial(compare_on_ray, stall=spec.limits.stall),
+            ask=partial(once_on_ray, ask, pool=pools[0]),
+        )

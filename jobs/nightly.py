@@ -21,8 +21,10 @@ from pipeline.folder import Folder
 from pipeline.job_file import keep_job
 from pipeline.log import newest_entry, read_entry
 from pipeline.nightly.counts import Counts
+from pipeline.nightly.evidence import look_at
 from pipeline.nightly.gate import Finding, Gate, QuerySet
 from pipeline.nightly.night import Night
+from pipeline.nightly.quality import search
 from pipeline.nightly.queries import Query, read_queries
 from pipeline.report import RunReport
 from pipeline.schema import largest_single
@@ -143,7 +145,8 @@ def night_of(job: CheckedJob, there: Devices) -> Night:
         shards=plan.shards,
         schema=recipe.schema,
         fingerprint=recipe.fingerprint,
-        scan=there.scan,
+        compare=there.compare,
+        places=there.places,
         source_digest=digest(
             plan.units, recipe.fingerprint, keep_gone=keep_gone, unread=plan.unread
         ),
@@ -167,8 +170,10 @@ def _gate(job: CheckedJob, there: Devices, queries: Sequence[Query]) -> Gate:
         spec=spec,
         limits=job.spec.limits,
         publish=job.spec.nightly.publish == "auto",
-        look=partial(there.each, recipe.look_at),
-        search=lambda parts, question: there.each(partial(recipe.search, question), parts),
+        look=partial(there.each, partial(recipe.in_dataset, partial(look_at, recipe.schema))),
+        search=lambda question, parts: there.each(
+            partial(recipe.in_dataset, partial(search, recipe.schema, question)), parts
+        ),
         query_set=asked,
     )
 

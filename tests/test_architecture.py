@@ -32,8 +32,13 @@ _PROTOCOL = [
     "stages/again",
     "stages/plan",
     "stages/link",
+    "stages/scan",
+    "stages/keyed",
+    "stages/compare",
+    "stages/ray_compare",
     "nightly/signs",
     "nightly/changes",
+    "nightly/compare",
     "nightly/base",
     "nightly/night",
 ]
@@ -90,6 +95,18 @@ def test_the_protocol_reads_a_clock_only_to_tell_people_when(name: str) -> None:
     # and nobody reads what people were told
     asked = [n for n in ast.walk(tree) if isinstance(n, ast.Attribute) and n.attr == "created_at"]
     assert asked == []
+
+
+def test_whoever_compares_imports_no_torch() -> None:
+    import subprocess
+    import sys
+
+    # every worker of a cluster would pay for it in seconds
+    script = (
+        "import sys; import pipeline.stages.ray_compare; "
+        "sys.exit('torch is imported' if 'torch' in sys.modules else 0)"
+    )
+    subprocess.run([sys.executable, "-c", script], check=True, cwd=ROOT, timeout=60)
 
 
 def _clock(node: ast.AST) -> bool:

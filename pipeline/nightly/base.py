@@ -1,45 +1,52 @@
 """The snapshot before: its rows with their signs, and where its vectors are."""
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from functools import partial
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
+from pipeline.ahead import ahead
 from pipeline.folder import Folder
 from pipeline.fragments import FragmentReader, living_rows, read_columns
-from pipeline.log import LogEntry
 from pipeline.manifest import Part
-from pipeline.nightly.signs import SIGNS, content_of, own_fields, signs
+from pipeline.nightly.signs import SIGN, SIGNS, contents_of, own_fields, signs
 
 Place = tuple[str, int]
 """Path of a data file, and the number of a row in it."""
 
 _COMPARED = ("id", "task", "modality", "source_hash")
-BASE = pa.schema([pa.field("part", pa.int32()), pa.field("at", pa.int32()), *SIGNS])
+WHERE = pa.schema([pa.field("part", pa.int32()), pa.field("at", pa.int32())])
+"""Number of a part, and of a row in its file."""
+BASE = pa.schema([*WHERE, *SIGNS])
+PLACES = pa.schema([pa.field("content", SIGN), *WHERE])
 
 
-def base_rows(folder: Folder, newest: LogEntry | None, parts: Sequence[Part]) -> pa.Table:
-    """The living rows of some parts of a snapshot, with their signs."""
+def base_rows(schema: pa.Schema, folder: Folder, parts: Sequence[tuple[int, Part]]) -> pa.Table:
+    """The living rows of some parts of a snapshot, with their signs: a table of `BASE`.
+
+    Args:
+        schema: of the snapshot's rows.
+        folder: the dataset's root.
+        parts: with their numbers.
+    """
     tables = [BASE.empty_table()]
-    if newest is None:
-        return tables[0]
-    schema = newest.row_schema
-    reader = FragmentReader(schema=schema, load=partial(read_columns, folder))
-    kept = [field.name for field in own_fields(schema)[1:]]
-    for number, part in enumerate(parts):
-        rows = reader.rows(part, [*_COMPARED, *kept])
-        tasks, modalities, hashes = (rows[name].to_pylist() for name in _COMPARED[1:])
-        columns = [rows[name].combine_chunks() for name in kept]
-        ids = rows["id"].combine_chunks()
-        found = signs(part.shard, schema, ids, tasks, modalities, hashes, columns)
-        where = [
-            pa.array([number] * rows.num_rows, pa.int32()),
-            pa.array(np.flatnonzero(living_rows(part)), pa.int32()),
-        ]
-        tables.append(pa.table([*where, *found.columns], schema=BASE))
+    names = [*_COMPARED, *(field.name for field in own_fields(schema)[1:])]
+
+    def read(numbered: tuple[int, Part]) -> pa.Table:
+        reader = FragmentReader(schema=schema, load=partial(read_columns, folder))
+        return reader.rows(numbered[1], names)
+
+    for (number, part), rows in zip(parts, ahead(read, parts), strict=True):
+        columns = [rows[name].combine_chunks() for name in names]
+        ids, tasks, modalities, hashes, *others = columns
+        found = signs(part.shard, schema, ids, tasks, modalities, hashes, others)
+        at = pa.array(np.flatnonzero(living_rows(part)), pa.int32())
+        of_part = pa.array(np.full(len(at), number), pa.int32())
+        tables.append(pa.table([of_part, at, *found.columns], schema=BASE))
     return pa.concat_tables(tables)
 
 
@@ -73,16 +80,27 @@ def apart(parts: Sequence[Part], kept: pa.Table) -> list[Part]:
     ]
 
 
-def places_of(
-    folder: Folder, parts: Sequence[Part], contents: pa.ChunkedArray
-) -> dict[bytes, Place]:
-    """Where vectors of contents are, of those that are anywhere in the files of some parts."""
-    wanted = set(contents.drop_null().to_pylist())
-    found: dict[bytes, Place] = {}
-    for part in parts if wanted else ():
-        rows = read_columns(folder, part.file.path, ["task", "source_hash"])
-        keys = map(content_of, rows["task"].to_pylist(), rows["source_hash"].to_pylist())
-        for at, key in enumerate(keys):
-            if key in wanted:
-                found.setdefault(key, (part.file.path, at))
-    return found
+def places_in(wanted: pa.Array, folder: Folder, parts: Sequence[tuple[int, Part]]) -> pa.Table:
+    """Which rows of the files of some parts have one of the contents wanted: of `PLACES`."""
+    found = [PLACES.empty_table()]
+
+    def read(numbered: tuple[int, Part]) -> pa.Table:
+        return read_columns(folder, numbered[1].file.path, ["task", "source_hash"])
+
+    for (number, _), rows in zip(parts, ahead(read, parts), strict=True):
+        contents = contents_of(*(rows[name].combine_chunks() for name in rows.column_names))
+        at = np.flatnonzero(pc.is_in(contents, wanted).to_numpy(zero_copy_only=False))
+        numbers = pa.array(np.full(len(at), number), pa.int32())
+        columns = [contents.take(pa.array(at)), numbers, pa.array(at, pa.int32())]
+        found.append(pa.table(columns, schema=PLACES))
+    return pa.concat_tables(found)
+
+
+def first_places(parts: Sequence[Part], found: Iterable[pa.Table]) -> dict[bytes, Place]:
+    """The first place of each content, of places found in some parts."""
+    places: dict[bytes, Place] = {}
+    for table in found:
+        columns = (table[name].to_pylist() for name in PLACES.names)
+        for content, number, at in zip(*columns, strict=True):
+            places.setdefault(content, (parts[number].file.path, at))
+    return places

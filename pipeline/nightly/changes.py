@@ -2,7 +2,8 @@
 
 Rows are compared as a multiset, by their signs: of three rows of one sign here and two there, two
 are the same and one is new. Everything is numpy on arrays of 16-byte signs; what is compared in
-one call may be all there is, or one of the parts into which all was divided by sign.
+one call may be all there is, or one of the parts into which all was divided by name. Of several
+rows of one sign the first ones are paired.
 """
 
 from dataclasses import dataclass
@@ -10,6 +11,8 @@ from dataclasses import dataclass
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
+
+from pipeline.nightly.signs import fixed_bytes
 
 Mask = NDArray[np.bool_]
 
@@ -64,7 +67,4 @@ def first_of_each(contents: pa.ChunkedArray) -> NDArray[np.int64]:
 def _words(signs: pa.ChunkedArray) -> NDArray[np.uint64]:
     """As two whole numbers each, [rows, 2]."""
     plain = signs.combine_chunks() if isinstance(signs, pa.ChunkedArray) else signs
-    if not len(plain):
-        return np.empty((0, 2), np.uint64)
-    data = np.frombuffer(plain.buffers()[1], np.uint64)
-    return data[plain.offset * 2 : (plain.offset + len(plain)) * 2].reshape(-1, 2)
+    return fixed_bytes(plain).view(np.uint64)

@@ -1,7 +1,7 @@
 """Counts: what a night found, in numbers for people."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import pyarrow as pa
 
@@ -20,6 +20,10 @@ class Counts:
     """Of a name that it has, with the same content, and other kept columns or another shard."""
     gone: int = 0
     """Of the snapshot before, with a name that the source has not."""
+
+    def __add__(self, other: "Counts") -> "Counts":
+        names = [field.name for field in fields(self)]
+        return Counts(**{name: getattr(self, name) + getattr(other, name) for name in names})
 
 
 def count(left: pa.Table, extra: pa.Table, carried: int) -> Counts:

@@ -82,13 +82,13 @@ def spread(parts: Sequence[Part], most: int = SAMPLE) -> list[Look]:
     return [Look(part=part, rows=taken.get(n, 0)) for n, part in enumerate(parts)]
 
 
-def look_at(folder: Folder, look: Look, schema: pa.Schema) -> Seen:
+def look_at(schema: pa.Schema, folder: Folder, look: Look) -> Seen:
     """Look at a data file.
 
     Args:
+        schema: of the rows.
         folder: the dataset's root.
         look: what at.
-        schema: of the rows.
     """
     columns = vector_columns(schema)
     names = ["modality", "task", "source_hash", *columns]

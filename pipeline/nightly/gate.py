@@ -95,7 +95,7 @@ class Gate:
     """Whether readers get what has passed."""
     look: Callable[[Sequence[Look]], Iterable[Seen]]
     """Looks at files, perhaps on many hosts."""
-    search: Callable[[Sequence[Part], Question], Iterable[Hits]]
+    search: Callable[[Question, Sequence[Part]], Iterable[Hits]]
     """Searches files, likewise."""
     query_set: QuerySet | None = None
     """What is asked; None for nothing."""
@@ -204,7 +204,7 @@ class Gate:
             return {}
         asked = self.query_set
         question = Question(vectors=asked.embed(), queries=asked.queries, column=asked.column)
-        hits = list(self.search(manifest.parts(DATA, LINKS), question))
+        hits = list(self.search(question, manifest.parts(DATA, LINKS)))
         return {**quality(asked.queries, hits), _QUERY_SET: asked.digest}
 
     def _drops(

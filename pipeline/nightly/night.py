@@ -1,8 +1,8 @@
 """A night: what is carried, deleted, linked and embedded so that a snapshot equals its source.
 
     shards that are as they were -> their files are carried, nothing is opened
-    the others -> scan -> match with the rows the last snapshot has of them
-        matched             carried in their files
+    the others -> compare with the rows the last snapshot has of them
+        in both             carried in their files
         of the snapshot     dead, or kept when the spec says so
         of the source       content that was embedded once -> linked to it
                             else the first of its content  -> embedded, the others linked to that
@@ -38,16 +38,17 @@ from pipeline.manifest import (
     parts_of,
     read_manifest,
 )
-from pipeline.nightly.base import Place, apart, base_rows, less, places_of
-from pipeline.nightly.changes import first_of_each, match
-from pipeline.nightly.counts import Counts, count
+from pipeline.nightly.base import Place, apart, less
+from pipeline.nightly.changes import first_of_each
+from pipeline.nightly.compare import Compare, Sides
+from pipeline.nightly.counts import Counts
 from pipeline.nightly.held import held_shards
 from pipeline.records import Records
 from pipeline.schema import difference
 from pipeline.work import Item, Link, Receipt, WorkUnit
 
-Scan = Callable[[Sequence[tuple[int, WorkUnit]]], pa.Table]
-"""Reads numbered units; their items, a table with `unit`, `row`, `modality` and their signs."""
+Places = Callable[[Sequence[Part], pa.ChunkedArray], dict[bytes, Place]]
+"""Looks where vectors of contents are, of those that are anywhere in the files of some parts."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,8 +65,10 @@ class Night:
     """Of the rows."""
     fingerprint: str
     """Of every embedding."""
-    scan: Scan
-    """Reads what has to be compared."""
+    compare: Compare
+    """Reads what has to be compared, and compares it."""
+    places: Places
+    """Looks for vectors that are there."""
     source_digest: str
     """Of all units."""
     keep_gone: bool = False
@@ -150,9 +153,7 @@ class _Plan:
     items: int
     """That there are to be: all of the source, and those that are kept though they are gone."""
     todo: pa.Table
-    """Items of the source that no row of the snapshot is of, with their signs; the faulty ones."""
-    whole: dict[int, int]
-    """Items of each unit that was scanned, by its number."""
+    """Items of the source that no row of the snapshot is of, and the faulty ones: of `TODO`."""
     places: dict[bytes, Place]
     """Where the vectors of contents of `todo` are."""
 
@@ -169,40 +170,30 @@ class _Plan:
         as_they_were = {s.key for s in night.shards if (s.key, s.size, s.etag) in before}
         held = held_shards(night.unread, base, newest, night.schema)
         as_they_were |= {shard.key for shard in held}
-        scanned = night.scan(
-            [(n, unit) for n, unit in enumerate(night.units) if unit.shard not in as_they_were]
-        )
         parts = base.parts(DATA, LINKS)
         looked_at = [part for part in parts if part.shard not in as_they_were]
-        rows = base_rows(night.folder, newest, looked_at)
-        well = scanned.filter(pc.is_valid(scanned["sign"]))
-        matched = match(well["sign"], rows["sign"])
-        left = well.filter(pa.array(~matched.source))
-        extra = rows.filter(pa.array(~matched.base))
-        kept = extra.slice(0, 0)
-        if night.keep_gone:
-            named = pc.is_in(extra["name"], well["name"].combine_chunks())
-            kept = extra.filter(pc.invert(named))
-            _demand_same_types(night.schema, newest, kept.num_rows)
+        sides = Sides(
+            units=[(n, u) for n, u in enumerate(night.units) if u.shard not in as_they_were],
+            parts=looked_at,
+            schema=night.schema if newest is None else newest.row_schema,
+            keep_gone=night.keep_gone,
+        )
+        found = night.compare(sides)
+        _demand_same_types(night.schema, newest, found.kept.num_rows)
         kept_whole = base.parts(DATA, LINKS, QUARANTINE)
         carried = [part for part in kept_whole if part.shard in as_they_were]
-        items = sum(part.rows for part in carried) + scanned.num_rows
-        carried += [*less(looked_at, extra), *apart(looked_at, kept)]
-        places = places_of(night.folder, base.parts(DATA, VECTORS), left["content"])
-        faulty = scanned.filter(pc.is_null(scanned["sign"]))
-        units, counts = np.unique(scanned["unit"].to_numpy(), return_counts=True)
+        items = sum(part.rows for part in carried)
+        not_compared = sum(part.rows for part in carried if part.kind != QUARANTINE)
+        carried += [*less(looked_at, found.dead), *apart(looked_at, found.kept)]
         return cls(
             night=night,
             held=held,
             carried=carried,
             known={part.file.path: part for part in base.parts(DATA, VECTORS)},
-            items=items + kept.num_rows,
-            counts=count(left, extra, sum(part.rows for part in parts) - extra.num_rows),
-            todo=pa.concat_tables([left, faulty]).sort_by(
-                [(name, "ascending") for name in ("unit", "row", "modality")]
-            ),
-            whole=dict(zip(units.tolist(), counts.tolist(), strict=True)),
-            places=places,
+            items=items + found.items + found.kept.num_rows,
+            counts=found.counts + Counts(carried=not_compared),
+            todo=found.todo,
+            places=night.places(base.parts(DATA, VECTORS), found.todo["content"]),
         )
 
     def embedded(self, records: Records, void: Collection[str]) -> list[WorkUnit]:
@@ -225,18 +216,20 @@ class _Plan:
         embedded = self.todo.filter(pa.array(~self._is_later()))
         wanted = embedded.filter(pc.is_in(embedded["unit"], pa.array(lacking, pa.int32())))
         self.known = {part.file.path: part for part in left_behind} | self.known
-        found = places_of(self.night.folder, left_behind, wanted["content"])
+        found = self.night.places(left_behind, wanted["content"])
         self.places = found | self.places
         return list(self._to_embed().values())
 
     def _to_embed(self) -> dict[int, WorkUnit]:
         chosen: defaultdict[int, list[Item]] = defaultdict(list)
+        whole: dict[int, int] = {}
         for row in self.todo.filter(pa.array(~self._is_later())).to_pylist():
             chosen[row["unit"]].append(Item(row=row["row"], modality=row["modality"]))
+            whole[row["unit"]] = row["siblings"]
         return {
             # a unit of which everything is embedded is the same one on whichever night
             number: self.night.units[number]
-            if len(items) == self.whole[number]
+            if len(items) == whole[number]
             else replace(self.night.units[number], only=tuple(items))
             for number, items in sorted(chosen.items())
         }
@@ -248,7 +241,7 @@ class _Plan:
             receipts: of those, by key.
         """
         later = self.todo.filter(pa.array(self._is_later()))
-        written = places_of(self.night.folder, _data_of(receipts), later["content"])
+        written = self.night.places(_data_of(receipts), later["content"])
         places = self.places | written
         links: defaultdict[int, list[Link]] = defaultdict(list)
         orphans: defaultdict[int, list[Item]] = defaultdict(list)

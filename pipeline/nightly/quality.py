@@ -57,14 +57,14 @@ class Hits:
     """Relevant documents, of any query, that it has."""
 
 
-def search(folder: Folder, part: Part, schema: pa.Schema, question: Question) -> Hits:
+def search(schema: pa.Schema, question: Question, folder: Folder, part: Part) -> Hits:
     """Search a file of a snapshot.
 
     Args:
-        folder: the dataset's root.
-        part: of kind `data` or `links`.
         schema: of the rows.
         question: what is asked.
+        folder: the dataset's root.
+        part: of kind `data` or `links`.
     """
     reader = FragmentReader(schema=schema, load=partial(read_columns, folder))
     rows = reader.rows(part, ["id", "task", question.column]).combine_chunks()

@@ -3,19 +3,25 @@
 A row's sign is of all that a snapshot says of it, its vectors apart, and of the shard it is in:
 rows with one sign need nothing done. Its content is what its vectors are made from, given the
 fingerprint: an item with a content that was embedded needs no model. Its name is what a user knows
-it by. Half of a sha256 would do as well; blake2b is twice as fast. Two different things of
-one sign among 10 billion are less likely than 1 in 10 to the 18.
+it by, and a part of its sign: rows of one sign have one name. Two different things of one sign
+among 10 billion are less likely than 1 in 10 to the 18.
+
+A name and a sign are one call of blake2b each, which is what comparing a row costs; a content is
+made without, from half of the sha256 that is there. Nothing of this is ever stored.
 """
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from itertools import repeat
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+from numpy.typing import NDArray
 
-SIGN = pa.binary(16)
+_BYTES = 16
+SIGN = pa.binary(_BYTES)
 SIGNS = pa.schema([pa.field("sign", SIGN), pa.field("content", SIGN), pa.field("name", SIGN)])
 
 
@@ -23,12 +29,12 @@ def signs(
     shard: str,
     schema: pa.Schema,
     ids: pa.Array,
-    tasks: Sequence[str],
-    modalities: Sequence[str],
-    source_hashes: Sequence[bytes],
+    tasks: pa.Array,
+    modalities: pa.Array,
+    source_hashes: pa.Array,
     kept: Sequence[pa.Array],
 ) -> pa.Table:
-    """The signs of some rows of a shard.
+    """The signs of some rows of a shard, a table of `SIGNS`.
 
     Args:
         shard: its key.
@@ -36,17 +42,27 @@ def signs(
         ids: one for each row.
         tasks: likewise.
         modalities: likewise.
-        source_hashes: likewise.
+        source_hashes: likewise, of 32 bytes.
         kept: the kept columns, in the order of the schema.
     """
     typed = shard + "".join(f"\n{field.name} {field.type}" for field in own_fields(schema))
-    spelled = map(_plain, values_of(ids))
-    names = [_digest(*parts) for parts in zip(tasks, modalities, spelled, strict=True)]
-    contents = list(map(content_of, tasks, source_hashes))
+    shared = _digest(_encoded(typed))
+    names = _names(ids, tasks, modalities)
     rows = zip(*map(values_of, kept), strict=True) if kept else repeat(())
-    of_rows = zip(repeat(typed), names, source_hashes, map(repr, rows), strict=False)
-    columns = [[_digest(*parts) for parts in of_rows], contents, names]
-    return pa.table([pa.array(column, SIGN) for column in columns], schema=SIGNS)
+    # all but the last are of one length, so that no two rows run into one another
+    parts = zip(names, source_hashes.to_pylist(), map(repr, rows), strict=False)
+    of_rows = [_digest(shared + name + found + _encoded(row)) for name, found, row in parts]
+    columns = [_column(of_rows), contents_of(tasks, source_hashes), _column(names)]
+    return pa.table(columns, schema=SIGNS)
+
+
+def _names(ids: pa.Array, tasks: pa.Array, modalities: pa.Array) -> list[bytes]:
+    pairs = list(zip(tasks.to_pylist(), modalities.to_pylist(), strict=True))
+    shared = {pair: _digest(_encoded(repr(pair))) for pair in set(pairs)}
+    spelled = map(_plain, values_of(ids))
+    return [
+        _digest(shared[pair] + _encoded(text)) for pair, text in zip(pairs, spelled, strict=True)
+    ]
 
 
 def values_of(array: pa.Array) -> list[Any]:
@@ -75,19 +91,54 @@ def own_fields(schema: pa.Schema) -> list[pa.Field]:
     return [schema.field(name) for name in ("id", *kept)]
 
 
+def contents_of(tasks: pa.Array, source_hashes: pa.Array) -> pa.Array:
+    """What vectors of some rows are made from, given the fingerprint: content, and for which task.
+
+    Args:
+        tasks: one for each row.
+        source_hashes: likewise; half of a sha256 tells contents apart, and a mask of each task the
+            tasks.
+    """
+    coded = tasks.dictionary_encode()
+    masks = [_digest(_encoded(task)) for task in coded.dictionary.to_pylist()]
+    masks_TB = np.frombuffer(b"".join(masks), np.uint8).reshape(-1, _BYTES)
+    hashes_RB = fixed_bytes(source_hashes)[:, :_BYTES]
+    return _as_column(hashes_RB ^ masks_TB[coded.indices.to_numpy()])
+
+
 def content_of(task: str, source_hash: bytes) -> bytes:
-    """What vectors are made from, given the fingerprint: the content, and for which task."""
-    return _digest(task, source_hash)
+    """The content of one row, as of `contents_of`."""
+    mask = _digest(_encoded(task))
+    return bytes(a ^ b for a, b in zip(source_hash[:_BYTES], mask, strict=True))
 
 
-def _digest(*parts: str | bytes) -> bytes:
-    found = hashlib.blake2b(digest_size=16)
-    for part in parts:
-        data = part if isinstance(part, bytes) else part.encode(errors="surrogatepass")
-        # with its length, so that no two lists of parts are one
-        found.update(b"%d " % len(data))
-        found.update(data)
-    return found.digest()
+def fixed_bytes(array: pa.Array) -> NDArray[np.uint8]:
+    """The bytes of a column of one width, without a copy, [rows, width]; of a null whatever."""
+    width = array.type.byte_width
+    if not len(array):
+        return np.empty((0, width), np.uint8)
+    data = np.frombuffer(array.buffers()[1], np.uint8)
+    return data[array.offset * width : (array.offset + len(array)) * width].reshape(-1, width)
+
+
+def _as_column(bytes_RB: NDArray[np.uint8]) -> pa.Array:
+    data = pa.py_buffer(np.ascontiguousarray(bytes_RB))
+    return pa.FixedSizeBinaryArray.from_buffers(SIGN, len(bytes_RB), [None, data])
+
+
+def _column(digests: Iterable[bytes]) -> pa.Array:
+    data = b"".join(digests)
+    return pa.FixedSizeBinaryArray.from_buffers(
+        SIGN, len(data) // _BYTES, [None, pa.py_buffer(data)]
+    )
+
+
+def _digest(data: bytes) -> bytes:
+    return hashlib.blake2b(data, digest_size=_BYTES).digest()
+
+
+def _encoded(text: str) -> bytes:
+    return text.encode(errors="surrogatepass")
 
 
 def _plain(value: Any) -> str:

@@ -19,6 +19,7 @@ from typing import Any
 
 import ray
 from ray.data import DataContext
+from ray.data.context import ShuffleStrategy
 from ray.exceptions import RayError
 
 from pipeline.errors import HeadLost, RunError, SpecError
@@ -36,6 +37,8 @@ ON_HEAD: Mapping[str, Any] = {"num_cpus": 0, "resources": {"node:__internal_head
 _HEAD_SECONDS = 20.0
 """For which a head that refuses a connection is tried again. Ray ends a driver after 60, with no
 word that a user could read."""
+_BLOCK_BYTES, _DIVIDED_BYTES = 128 << 20, 64 << 20
+"""Of a block of many small rows, and of those that one task divides by key."""
 _LOUD = ("ray", "ray.data.context", "ray.data.dataset", "ray.data.exceptions", "ray.data._internal")
 """Loggers whose lines are for Ray's developers; `ray.data` itself is set up anew by Ray."""
 
@@ -210,3 +213,18 @@ def configure_data() -> None:
     context.enable_fallback_to_arrow_object_ext_type = False
     context.enable_progress_bars = False
     context.print_on_execution_start = False
+
+
+@contextmanager
+def dividing() -> Iterator[None]:
+    """Settings of Ray Data within which many small rows are divided by a key."""
+    configure_data()
+    context = DataContext.get_current().copy()
+    context.target_max_block_size = _BLOCK_BYTES
+    context.shuffle_strategy = ShuffleStrategy.SHUFFLE_V2
+    # Ray's own default, a GiB, hangs nodes with less of an object store than a few of those
+    context.shuffle_input_batch_bytes = _DIVIDED_BYTES
+    # hashes do not shrink
+    context.shuffle_compression = "none"
+    with DataContext.current(context):
+        yield

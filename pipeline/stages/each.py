@@ -1,6 +1,6 @@
 """Each: a call for each of many things, spread over a cluster, for what needs no device."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, TypeVar
 
 import ray
@@ -16,7 +16,7 @@ _BEGUN = 64
 """Tasks that are begun at a time: what they give back is held until it is asked for."""
 
 
-def each_on_ray(call: Callable[[Thing], Result], things: Sequence[Thing]) -> Iterator[Result]:
+def each_on_ray(call: Callable[[Thing], Result], things: Iterable[Thing]) -> Iterator[Result]:
     """The results, in order, as on one process `map` would give them.
 
     Args:

@@ -18,23 +18,17 @@ from ray.data import ActorPoolStrategy, Dataset
 from ray.data.block import Block, BlockMetadata
 from ray.data.datasource import Datasink, Datasource, ReadTask, WriteResult
 
-from pipeline.errors import (
-    DeviceLost,
-    HeadLost,
-    NightjarError,
-    Reason,
-    Stalled,
-    UnexpectedError,
-)
+from pipeline.errors import DeviceLost, NightjarError, Reason
 from pipeline.stages.board import tellable
-from pipeline.stages.cluster import ON_HEAD, configure_data, free_resources
+from pipeline.stages.cluster import configure_data
 from pipeline.stages.flow import opened_together
-from pipeline.stages.holding import asked, holding, progress, put_up
+from pipeline.stages.holding import holding
 from pipeline.stages.isolated import Work, survivors
+from pipeline.stages.overseen import overseen
 from pipeline.stages.parcel import open_parcel, pack_parcel
 from pipeline.stages.recipe import Recipe
 from pipeline.stages.route import TASK_CPUS, Pool
-from pipeline.stages.watchdog import Watch, pulsing, watched
+from pipeline.stages.watchdog import Watch, pulsing
 from pipeline.work import Receipt, WorkUnit
 
 logger = logging.getLogger(__name__)
@@ -66,46 +60,13 @@ def run_on_ray(
         NightjarError: what a worker raised.
         UnexpectedError: a worker raised something else.
     """
-    board = put_up()
-
-    try:
-        receipts = watched(
-            partial(_run, recipe, units, pools, board),
-            progress=partial(progress, board),
-            watch=watch,
-            stall=stall,
-            waiting=lambda: _waiting(board, pools),
-        )
-    except (Stalled, HeadLost):
-        raise
-    except Exception as error:
-        # Ray hands on a worker's exception as text: the exception itself is on the board
-        failure = asked(board.failure)
-        if not isinstance(failure, NightjarError):
-            raise UnexpectedError(f"Ray failed: {type(error).__name__}: {error}") from error
-        raise failure from error
-    last = asked(board.read)
-    if last is not None:
-        watch(last)
-    return receipts
-
-
-def _waiting(board: Any, pools: Sequence[Pool]) -> list[str]:
-    """What waits for what, a line each."""
-    held: list[str] = asked(board.held) or ["the board does not answer"]
     wanted = ", ".join(f"{p.size} x ({p.cpus:g} CPUs, {p.gpus:g} GPUs)" for p in pools)
-    return [*held, f"pools want {wanted}; {free_resources()}"]
-
-
-def _run(
-    recipe: Recipe, units: Sequence[WorkUnit], pools: Sequence[Pool], board: Any
-) -> list[Receipt]:
-    if not ray.util.client.ray.is_connected():
-        return _execute(recipe, units, pools, board)
-    # Ray Data does not run behind Ray Client: its driver is a task in the cluster then
-    execute = ray.remote(**ON_HEAD, max_retries=0)(_execute)
-    receipts: list[Receipt] = ray.get(execute.remote(recipe, units, pools, board))
-    return receipts
+    return overseen(
+        partial(_execute, recipe, units, pools),
+        watch=watch,
+        stall=stall,
+        waiting=lambda: [f"pools want {wanted}"],
+    )
 
 
 def _execute(

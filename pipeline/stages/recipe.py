@@ -1,9 +1,9 @@
 """Recipe: everything a worker must know of a job, and the stages it makes of it."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 import pyarrow as pa
@@ -13,12 +13,7 @@ from pipeline.errors import RunError
 from pipeline.fingerprint import fingerprint
 from pipeline.folder import Folder
 from pipeline.job_file import located
-from pipeline.manifest import Part
-from pipeline.model.canary_items import canary_items
 from pipeline.model.checkpoint import Checkpoint
-from pipeline.model.processor import PreparedItem, Processor
-from pipeline.nightly.evidence import Look, Seen, look_at
-from pipeline.nightly.quality import Hits, Question, search
 from pipeline.nightly.queries import Query
 from pipeline.schema import output_schema, single_types, vector_fields
 from pipeline.software import installed
@@ -29,8 +24,7 @@ from pipeline.stages.bounds import Bounds
 from pipeline.stages.link import Linker
 from pipeline.stages.opened import open_model, processor_of, settle_by
 from pipeline.stages.plan import Plan
-from pipeline.stages.prepare import Prepare
-from pipeline.stages.scan import concat, scan
+from pipeline.stages.scan import scan
 from pipeline.stages.selection import select
 from pipeline.stages.sink import Sink
 from pipeline.stages.source import read_units
@@ -42,7 +36,12 @@ from pipeline.work import Receipt, WorkUnit
 
 if TYPE_CHECKING:
     from pipeline.model.engine import Engine
+    from pipeline.model.processor import PreparedItem, Processor
     from pipeline.stages.embed import Embed
+    from pipeline.stages.prepare import Prepare
+
+Thing = TypeVar("Thing")
+Result = TypeVar("Result")
 
 
 @cache
@@ -156,10 +155,15 @@ class Recipe:
     def scan(self, numbered: Sequence[tuple[int, WorkUnit]]) -> pa.Table:
         """The items of units of one segment and adapter, each with its number: see `scan`."""
         read = self.read([unit for _, unit in numbered])
-        return concat(
+        return pa.concat_tables(
             scan(rows, number, unit.shard, self.schema)
             for (number, _), (unit, rows) in zip(numbered, read, strict=True)
         )
+
+    def in_dataset(self, call: Callable[[Folder, Thing], Result], thing: Thing) -> Result:
+        """What a call makes of something in the dataset."""
+        self._begin()
+        return call(Folder(self.output), thing)
 
     def weigh(self, units: Sequence[WorkUnit]) -> Weight:
         """What embedding units of one segment and adapter would be for the model."""
@@ -172,13 +176,16 @@ class Recipe:
         linker = Linker(Folder(self.output), self.schema, self.fingerprint, self.revisions)
         return [linker(rows, unit) for unit, rows in self.read(units)]
 
-    def prepare(self, expendable: bool = True) -> Prepare:
+    def prepare(self, expendable: bool = True) -> "Prepare":
         """The prepare stage.
 
         Args:
             expendable: whether this process may be killed for an item that takes too long.
         """
         self._begin()
+        # torch takes seconds to import: workers that compare, link or write do without
+        from pipeline.stages.prepare import Prepare
+
         bounds = Bounds(
             cpu_seconds=self.limits.decode_seconds if expendable else None,
             memory=self.limits.decode_memory,
@@ -194,8 +201,7 @@ class Recipe:
             actor: the id of the one who asks, in a cluster.
         """
         self._begin()
-        # only an actor needs the network and its library, whose import takes seconds: the workers
-        # that read, prepare and write do without
+        # and only an actor needs the network and its library
         from pipeline.model.budget import SMALLEST
         from pipeline.model.device import name_of
         from pipeline.stages.canaries import TOLERANCE, Canaries
@@ -223,26 +229,11 @@ class Recipe:
     def ask(self, queries: Sequence[Query], device: str) -> NDArray[np.float32]:
         """The largest single vectors of some queries, [queries, size]."""
         self._begin()
-        prepared = [self._processor().text(query.text, TASKS[query.task]) for query in queries]
-        adapters = [TASKS[query.task].adapter for query in queries]
+        from pipeline.stages.ask import ask
+
+        adapter = TASKS[queries[0].task].adapter
         size = max(kind.list_size for kind in single_types(self.schema).values())
-        engine = self._engine(self._opened(), adapters[0], device)
-        found = np.empty((len(queries), size), np.float32)
-        for adapter in dict.fromkeys(adapters):
-            engine.switch(adapter)
-            at = [n for n, of_query in enumerate(adapters) if of_query == adapter]
-            found[at] = engine.embed([prepared[n] for n in at], dims=[size]).single
-        return found
-
-    def look_at(self, look: Look) -> Seen:
-        """What a data file looks like: see `pipeline.nightly.evidence`."""
-        self._begin()
-        return look_at(Folder(self.output), look, self.schema)
-
-    def search(self, question: Question, part: Part) -> Hits:
-        """What a file of the snapshot answers: see `pipeline.nightly.quality`."""
-        self._begin()
-        return search(Folder(self.output), part, self.schema, question)
+        return ask(queries, self._processor(), self._engine(self._opened(), adapter, device), size)
 
     def sink(self) -> Sink:
         """The sink stage."""
@@ -250,8 +241,10 @@ class Recipe:
         folder = Folder(self.output)
         return Sink(folder, self.schema, self.fingerprint, self.revisions, self._earlier)
 
-    def canaries(self, adapter: str) -> Mapping[str, PreparedItem]:
+    def canaries(self, adapter: str) -> "Mapping[str, PreparedItem]":
         """The canaries of an adapter, by name."""
+        from pipeline.model.canary_items import canary_items
+
         task = next(task for task in TASKS.values() if task.adapter == adapter)
         return canary_items(self._processor(), task)
 
@@ -272,7 +265,7 @@ class Recipe:
             compiled=self.compiled,
         )
 
-    def _processor(self) -> Processor:
+    def _processor(self) -> "Processor":
         settings = {n: h for n, h in self.checkpoint_hashes.items() if n.endswith(".json")}
         return processor_of(
             self.checkpoint,

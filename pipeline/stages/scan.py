@@ -1,24 +1,12 @@
-"""Scan: read rows, and say of each item what it is, without preparing it.
-
-item: unit (number in the list), row, modality, and its signs; a faulty one has no signs
-"""
-
-from collections.abc import Iterable
+"""Scan: read rows, and say of each item what it is, without preparing it."""
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from pipeline.nightly.compare import SCANNED
 from pipeline.nightly.signs import SIGNS, own_fields, signs
+from pipeline.schema import HASH
 from pipeline.stages.contents import asked_of, read_rows
-
-SCANNED = pa.schema(
-    [
-        pa.field("unit", pa.int32()),
-        pa.field("row", pa.int64()),
-        pa.field("modality", pa.string()),
-        *SIGNS,
-    ]
-)
 
 
 def scan(rows: pa.Table, number: int, shard: str, schema: pa.Schema) -> pa.Table:
@@ -39,9 +27,9 @@ def scan(rows: pa.Table, number: int, shard: str, schema: pa.Schema) -> pa.Table
         shard,
         schema,
         taken["id"].combine_chunks(),
-        taken["task"].to_pylist(),
-        [str(each.modality) for _, each in well],
-        [each.source_hash or b"" for _, each in well],
+        taken["task"].combine_chunks(),
+        pa.array([str(each.modality) for _, each in well], pa.string()),
+        pa.array([each.source_hash for _, each in well], HASH),
         [pc.struct_field(taken["kept"].combine_chunks(), name) for name in kept],
     )
     nothing = pa.table([pa.nulls(len(faulty), f.type) for f in SIGNS], schema=SIGNS)
@@ -49,6 +37,7 @@ def scan(rows: pa.Table, number: int, shard: str, schema: pa.Schema) -> pa.Table
     of_items = [*well, *faulty]
     columns = {
         "unit": pa.array([number] * len(of_items), pa.int32()),
+        "siblings": pa.array([len(of_items)] * len(of_items), pa.int32()),
         "row": pa.array([numbers[at] for at, _ in of_items], pa.int64()),
         "modality": pa.array(
             [each.modality and str(each.modality) for _, each in of_items], pa.string()
@@ -57,8 +46,3 @@ def scan(rows: pa.Table, number: int, shard: str, schema: pa.Schema) -> pa.Table
     joined = pa.concat_tables([found, nothing])
     columns |= {name: joined[name] for name in SIGNS.names}
     return pa.table([columns[f.name] for f in SCANNED], schema=SCANNED)
-
-
-def concat(scanned: Iterable[pa.Table]) -> pa.Table:
-    """All items of several units."""
-    return pa.concat_tables([SCANNED.empty_table(), *scanned])

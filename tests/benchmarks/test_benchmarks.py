@@ -75,6 +75,18 @@ def run_apart(cache: Path, tmp_path: Path) -> Run:
 
 
 def _demand_complete(record: dict[str, Any], name: str, compared: int) -> None:
+    _demand_described(record, name)
+    assert len(record["comparisons"]) == compared
+    for comparison in record["comparisons"]:
+        timings, baseline = comparison["timings"], comparison["baseline"]
+        assert all(
+            run.keys() == {"wall", "cpu", "others"} for runs in timings.values() for run in runs
+        )
+        assert comparison["ratios"].keys() == timings.keys() - {baseline}
+        assert comparison["work"]
+
+
+def _demand_described(record: dict[str, Any], name: str) -> None:
     assert record["name"] == name
     assert record["quick"] is True
     assert record["command"].startswith(f"python -m benchmarks.{name} --threads 1")
@@ -85,14 +97,6 @@ def _demand_complete(record: dict[str, Any], name: str, compared: int) -> None:
     assert record["git"].keys() == {"commit", "changed"}
     assert str(Path.home()) not in json.dumps(record)
     assert "/tmp" not in json.dumps(record)
-    assert len(record["comparisons"]) == compared
-    for comparison in record["comparisons"]:
-        timings, baseline = comparison["timings"], comparison["baseline"]
-        assert all(
-            run.keys() == {"wall", "cpu", "others"} for runs in timings.values() for run in runs
-        )
-        assert comparison["ratios"].keys() == timings.keys() - {baseline}
-        assert comparison["work"]
 
 
 def _demand_agreement(record: dict[str, Any], bound: float) -> None:
@@ -157,6 +161,22 @@ def test_every_format_gives_back_the_multivectors(run_apart: Run) -> None:
     record = run_apart("multivector_files")
     _demand_complete(record, "multivector_files", compared=2)
     assert record["config"]["megabytes_per_cpu_second"].keys() == {"writing", "reading"}
+
+
+@pytest.mark.slow
+@pytest.mark.ray
+def test_a_night_is_planned_and_signs_are_compared_in_both_ways(run_apart: Run) -> None:
+    # it refuses to report on a comparison that does not find what has changed
+    record = run_apart("comparison")
+    _demand_described(record, "comparison")
+    assert len(record["timings"]) == 4
+    for ways in record["timings"].values():
+        assert ways.keys() == {"in one process", "on Ray"}
+        assert all(run["wall"] > 0 for runs in ways.values() for run in runs)
+    changed = record["found"]["planning, one row in ten has another text"]
+    assert (changed["changed"], changed["carried"]) == (200, 1800)
+    assert record["a_billion_rows"]["bytes shuffled"] > 100e9
+    assert record["driver_bytes_per_row"].keys() > {"there", "changed, beyond that"}
 
 
 def test_both_actors_of_the_ray_program_agree(cache: Path) -> None:

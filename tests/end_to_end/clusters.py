@@ -41,8 +41,15 @@ def nightjar(
     *arguments: str | Path, environment: Mapping[str, str] = MappingProxyType({})
 ) -> Finished:
     """Run the command as a user does, in a process of its own."""
+    return finished("jobs.cli", *arguments, environment=environment)
+
+
+def finished(
+    module: str, *arguments: str | Path, environment: Mapping[str, str] = MappingProxyType({})
+) -> Finished:
+    """Run a module of Python in a process of its own."""
     done = subprocess.run(
-        [sys.executable, "-m", "jobs.cli", *map(str, arguments)],
+        [sys.executable, "-m", module, *map(str, arguments)],
         env={**ENVIRONMENT, **environment},
         capture_output=True,
         text=True,

@@ -121,14 +121,14 @@ def test_a_vector_that_is_not_sound_is_seen_wherever_it_is(
 ) -> None:
     small, large = _directions(5, 4, 0), _directions(5, 8, 1)
     multi = [_directions(n + 1, 4, n) for n in range(5)]
-    well = look_at(folder, Look(part=_written(folder, small, large, multi), rows=5), _SCHEMA)
+    well = look_at(_SCHEMA, folder, Look(part=_written(folder, small, large, multi), rows=5))
     assert (well.rows, well.unsound) == (5, 0)
     broken = {"small": small[2], "large": large[2], "multi": multi[2][1]}[where]
     broken *= wrong
     part = _written(folder, small, large, multi)
-    assert look_at(folder, Look(part=part, rows=0), _SCHEMA).unsound == 1
+    assert look_at(_SCHEMA, folder, Look(part=part, rows=0)).unsound == 1
     dead = replace(part, dead=(2,))
-    seen = look_at(folder, Look(part=dead, rows=4), _SCHEMA)
+    seen = look_at(_SCHEMA, folder, Look(part=dead, rows=4))
     assert (seen.rows, seen.unsound) == (4, 0), "a row that is dead is nobody's"
 
 
@@ -136,7 +136,7 @@ def test_rows_are_taken_along_with_their_largest_and_their_mean_vectors(folder: 
     small, large = _directions(5, 4, 0), _directions(5, 8, 1)
     multi = [_directions(n + 1, 4, n) for n in range(5)]
     part = replace(_written(folder, small, large, multi), dead=(0,))
-    sample = total([look_at(folder, Look(part=part, rows=4), _SCHEMA)] * 2).sample
+    sample = total([look_at(_SCHEMA, folder, Look(part=part, rows=4))] * 2).sample
     assert sample.groups == ("text of retrieval.passage",) * 8
     assert len(set(sample.contents)) == 4
     assert list(sample.vectors) == ["embedding_8", "multivector"]
@@ -185,7 +185,7 @@ def test_every_row_of_the_adapter_is_searched_and_a_document_is_as_near_as_its_n
         Query(text="q", task="retrieval.query", relevant={"nowhere": 1}),
     ]
     question = Question(vectors=large[[7, 199, 0]], queries=queries, column="embedding_8")
-    hits = [search(folder, part, _SCHEMA, question) for part in parts]
+    hits = [search(_SCHEMA, question, folder, part) for part in parts]
     scores = large @ large[7]
     best = sorted(range(199), key=lambda n: -scores[n])[:10]
     assert {int(name) % 200 for _, name in sorted(hits[0].rankings[0])[-10:]} == set(best)

@@ -4,9 +4,11 @@ from typing import Any
 
 import pyarrow as pa
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from pipeline.nightly.signs import content_of, signs, values_of
-from pipeline.schema import output_schema
+from pipeline.nightly.signs import content_of, contents_of, signs, values_of
+from pipeline.schema import HASH, output_schema
 
 _ROW = {
     "shard": "s",
@@ -32,9 +34,9 @@ def _signs(schema: pa.Schema | None = None, **changes: Any) -> dict[str, bytes]:
         row["shard"],
         schema or _schema(pa.int64(), *_TYPES),
         pa.array([row["id"]]),
-        [row["task"]],
-        [row["modality"]],
-        [row["source_hash"]],
+        pa.array([row["task"]]),
+        pa.array([row["modality"]]),
+        pa.array([row["source_hash"]], HASH),
         [pa.array([value]) for value in row["kept"]],
     )
     (found,) = table.to_pylist()
@@ -81,8 +83,26 @@ def test_a_value_of_another_type_is_another_value(schema: pa.Schema) -> None:
 
 
 def test_parts_do_not_run_into_each_other() -> None:
-    assert content_of("ab", b"c") != content_of("a", b"bc")
     assert _signs(id="1 2")["name"] != _signs(id="1", task="2code.query")["name"]
+
+
+@given(
+    rows=st.lists(
+        st.tuples(st.sampled_from(["a", "b"]), st.binary(min_size=32, max_size=32)), max_size=9
+    ),
+    start=st.integers(0, 3),
+)
+def test_the_content_of_a_row_is_that_of_a_column_also_in_a_slice(
+    rows: list[tuple[str, bytes]], start: int
+) -> None:
+    tasks = pa.array([task for task, _ in rows], pa.string()).slice(start)
+    hashes = pa.array([found for _, found in rows], HASH).slice(start)
+    assert contents_of(tasks, hashes).to_pylist() == [content_of(*row) for row in rows[start:]]
+
+
+def test_one_content_for_another_task_is_another() -> None:
+    found = contents_of(pa.array(["a", "b", "a"]), pa.array([b"h" * 32] * 3, HASH)).to_pylist()
+    assert found[0] == found[2] != found[1]
 
 
 @pytest.mark.parametrize(
