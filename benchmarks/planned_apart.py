@@ -83,7 +83,6 @@ def main(checkpoint: str, source: str, output: str, address: str, head: str) -> 
             nonlocal checked
             started = time.perf_counter()
             job = checked_job(*places)
-    account = Account(command="plan", price=None)
             checked = time.perf_counter() - started
             night, newest = night_of(job, there), newest_entry(job.folder)
             night.wanted(newest, read_void(job.folder, newest))

@@ -2,11 +2,14 @@
 
 from functools import cache
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from pipeline.copies import local_copy
 from pipeline.model.checkpoint import Checkpoint, open_checkpoint
-from pipeline.model.processor import Processor
 from pipeline.spec import JobSpec
+
+if TYPE_CHECKING:
+    from pipeline.model.processor import Processor
 
 CACHE = Path("~/.cache/nightjar/checkpoints").expanduser()
 """Copies of checkpoints from object storage, one for each host."""
@@ -29,8 +32,11 @@ def processor_of(
     max_length: int,
     max_pixels: int | None,
     image_pixels: int,
-) -> Processor:
+) -> "Processor":
     """Read once in each process. Only the files it reads are held against their hashes."""
+    # torch takes seconds to import: workers that compare, link or write do without
+    from pipeline.model.processor import Processor
+
     checkpoint = open_model(path)
     checkpoint.demand_same(dict(hashes))
     return Processor(
