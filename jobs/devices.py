@@ -81,9 +81,11 @@ class Devices:
                 told[0] = progress
                 show(progress)
 
-            with self.account.phase("embed"), display(rows_by_adapter(embedded)) as show:
-                receipts += self.run(recipe, embedded, watch=watch)
-            self.account.add(told[0])
+            try:
+                with self.account.phase("embed"), display(rows_by_adapter(embedded)) as show:
+                    receipts += self.run(recipe, embedded, watch=watch)
+            finally:
+                self.account.add(told[0])
         return receipts
 
     def compare(self, sides: Sides) -> Differences:
@@ -143,5 +145,5 @@ def devices(
             run=partial(run_on_ray, pools=pools, stall=spec.limits.stall),
             each=each_on_ray,
             match=partial(compare_on_ray, stall=spec.limits.stall),
-            ask=partial(once_on_ray, ask, pool=pools[0]),
+            ask=partial(once_on_ray, ask, pool=pools[0], stall=spec.limits.stall),
         )

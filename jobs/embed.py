@@ -14,15 +14,13 @@ import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from itertools import islice
 
 from jobs.accounts import Account
 from jobs.devices import devices
-from jobs.printed import printed
-from pipeline.commit import Snapshot, demand_fit, digest, find_snapshot
-from pipeline.dataset import demand_there, read_quarantine
+from jobs.verdicts import accept, demand_passed
+from pipeline.commit import demand_fit, digest, find_snapshot
+from pipeline.dataset import demand_there
 from pipeline.driver import Outcome, Wanted, drive
-from pipeline.errors import RunError
 from pipeline.folder import Folder
 from pipeline.job_file import keep_job
 from pipeline.log import LogEntry, newest_entry
@@ -36,11 +34,7 @@ from pipeline.stages.opened import open_model
 from pipeline.stages.plan import Plan, plan_work
 from pipeline.stages.recipe import Recipe
 from pipeline.storage import use_stores
-from pipeline.verdict import PUBLISHED, Verdict, demand_healthy
 from pipeline.work import Receipt, WorkUnit
-
-_EXAMPLES = 3
-"""Items to name of those that were set aside."""
 
 
 def run(path: str, spec: JobSpec, address: str, *, price: float | None, as_json: bool) -> None:
@@ -48,9 +42,10 @@ def run(path: str, spec: JobSpec, address: str, *, price: float | None, as_json:
     report = embed(spec, address, price)
     if as_json:
         print(report.to_json())
-        return
-    print(report.sentence())
-    tell_next(path, spec, report)
+    else:
+        print(report.sentence())
+        tell_next(path, spec, report)
+    demand_passed(Folder(spec.output.uri), report.version)
 
 
 def tell_next(path: str, spec: JobSpec, report: RunReport) -> None:
@@ -152,14 +147,18 @@ class CheckedJob:
 
     def snapshot(self, *, keep_gone: bool = False, unread: Iterable[str] = ()) -> LogEntry | None:
         """The newest entry of the log, when it holds this job's work, and rows that are gone, or of
-        shards that cannot be read, and was not refused."""
+        shards that cannot be read, and is not to be judged again."""
         newest = newest_entry(self.folder)
         for recipe in self.recipes.values():
             wanted = digest(self.plan.units, recipe.fingerprint, keep_gone=keep_gone, unread=unread)
             found = find_snapshot(newest, wanted, recipe.fingerprint)
-            if found is not None and not found.is_refused:
+            if found is not None and not self._is_to_be_judged(found):
                 return found
         return None
+
+    def _is_to_be_judged(self, entry: LogEntry) -> bool:
+        is_waiting = entry.candidate and not entry.refused
+        return entry.candidate and not (is_waiting and self.spec.nightly.publish == "manual")
 
 
 def check(
@@ -242,24 +241,6 @@ def finish(
             accept=partial(accept, job.folder, job.spec),
             again=again,
         )
-
-
-def accept(
-    folder: Folder, spec: JobSpec, snapshot: Snapshot, receipts: Sequence[Receipt]
-) -> Verdict:
-    """Refuse too large a quarantine, and name some of what is in it: nothing else would.
-
-    Raises:
-        RunError: says how much was set aside, and its notes name some of it.
-    """
-    try:
-        demand_healthy(snapshot.manifest, receipts, spec.limits)
-    except RunError as error:
-        for row in islice(read_quarantine(folder, receipts), _EXAMPLES):
-            message, locator = printed(row["message"]), printed(row["locator"])
-            error.add_note(f"  {row['reason']}: {message}\n    {locator}")
-        raise
-    return PUBLISHED
 
 
 def _tell_rest(plan: Plan, units: Sequence[WorkUnit]) -> None:

@@ -14,12 +14,13 @@ from typing import Any
 from jobs.accounts import Account
 from jobs.devices import Devices, devices
 from jobs.embed import CheckedJob, check, report_of, report_of_nothing, tell_next
+from jobs.verdicts import demand_passed
 from pipeline.commit import digest
 from pipeline.driver import drive
-from pipeline.errors import EmptySource, SnapshotRefused, SpecError
+from pipeline.errors import EmptySource, SpecError
 from pipeline.folder import Folder
 from pipeline.job_file import keep_job
-from pipeline.log import newest_entry, read_entry
+from pipeline.log import newest_entry
 from pipeline.nightly.counts import Counts
 from pipeline.nightly.evidence import look_at
 from pipeline.nightly.gate import Finding, Gate, QuerySet
@@ -84,7 +85,7 @@ def run(
     else:
         print(report.sentence())
         tell_next(path, spec, report.run)
-    _demand_passed(Folder(spec.output.uri), report.run.version)
+    demand_passed(Folder(spec.output.uri), report.run.version)
 
 
 def nightly(
@@ -157,12 +158,12 @@ def night_of(job: CheckedJob, there: Devices) -> Night:
 
 def _gate(job: CheckedJob, there: Devices, queries: Sequence[Query]) -> Gate:
     recipe, spec = there.recipe, job.spec.nightly.gate
+    column = largest_single(recipe.schema)
+    asked = None
     if not job.plan.units:
         # who allowed that has said that all rows may be lost
         spec = spec.model_copy(update={"shrink": None})
-    column = largest_single(recipe.schema)
-    asked = None
-    if queries and column is not None:
+    elif queries and column is not None:
         embed = partial(there.ask, queries)
         asked = QuerySet(queries=queries, embed=embed, column=column)
     return Gate(
@@ -207,32 +208,6 @@ def _checked(spec: JobSpec, allow_empty: bool) -> CheckedJob:
                 "the dataset was left as it is; `nightjar nightly --allow-empty` deletes its rows"
             )
         raise
-
-
-def _demand_passed(folder: Folder, version: int) -> None:
-    """Fail when readers do not get a snapshot because the gate refused it.
-
-    Raises:
-        SnapshotRefused: its notes say why, and what may be done.
-    """
-    newest, made = newest_entry(folder), read_entry(folder, version)
-    if newest is None or newest.published == version or not made.refused:
-        return
-    readers = f"version {newest.published}" if newest.published else "none"
-    error = SnapshotRefused(f"version {version} is a candidate, and readers get {readers}:")
-    for reason in made.refused:
-        error.add_note(f"  {reason}")
-    error.add_note(
-        f"`nightjar show {folder.uri} --version {version}` reads it, and `nightjar publish "
-        f"{folder.uri} {version}` gives it to readers all the same"
-    )
-    if newest.published:
-        error.add_note(
-            f"`nightjar rollback {folder.uri} {newest.published}` discards it: what it has added "
-            "is embedded anew by the next night; until then that goes on from what readers have, "
-            "and uses the vectors again"
-        )
-    raise error
 
 
 def _keeps_gone(spec: JobSpec) -> bool:

@@ -95,10 +95,9 @@ def demand_fit(
 def find_snapshot(newest: LogEntry | None, source_digest: str, fingerprint: str) -> LogEntry | None:
     """The newest entry of the log, when it was made from exactly this work.
 
-    A candidate that the gate has refused and that was discarded is made anew; what readers had, and
-    a person took back, is not.
+    A candidate that was discarded is made anew; what readers had, and a person took back, is not.
     """
-    if newest is None or (newest.is_refused and newest.snapshot in newest.withheld):
+    if newest is None or (newest.candidate and newest.snapshot in newest.withheld):
         return None
     same = (newest.source_digest, newest.fingerprint) == (source_digest, fingerprint)
     return newest if same else None
@@ -170,6 +169,7 @@ def commit(
         kind=Kind.SNAPSHOT,
         snapshot=version,
         published=version if verdict.publish else 0 if parent is None else parent.published,
+        candidate=not verdict.publish,
         refused=list(verdict.refused),
         quality=dict(verdict.quality),
         manifest=name,

@@ -160,7 +160,7 @@ def _round(
         CommitConflict: another was faster.
     """
     there = find_snapshot(newest, wanted.source_digest, wanted.fingerprint)
-    if there is not None and not there.is_refused and not done.again:
+    if there is not None and not there.candidate and not done.again:
         return Outcome(entry=there, receipts=None, resumed=[])
     records = done.records_of(folder, wanted.fingerprint)
     units, standing, written = done.all_of(wanted, records, void)
@@ -171,10 +171,10 @@ def _round(
     snapshot = wanted.snapshot(units, receipts)
     if there is not None and read_manifest(folder, there.manifest) != snapshot.manifest:
         there = None
-    if there is None or there.is_refused:
-        # what was refused is judged again: the limits may be others by now
+    if there is None or there.candidate:
+        # a candidate is judged again: the limits may be others by now
         verdict = accept(snapshot, receipts)
-        if there is None or tuple(there.refused) != verdict.refused:
+        if there is None or verdict.publish or tuple(there.refused) != verdict.refused:
             there = commit(folder, snapshot, newest, verdict)
     return Outcome(entry=there, receipts=receipts, resumed=done.before)
 

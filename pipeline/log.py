@@ -94,6 +94,8 @@ class LogEntry:
     """Of the software that made it."""
     tags: dict[str, int] = field(default_factory=dict)
     """Versions that have a name, and are kept for as long as they have it."""
+    candidate: bool = False
+    """Whether readers have never had the snapshot described here."""
     refused: list[str] = field(default_factory=list)
     """Why the gate did not give readers the snapshot described here, a sentence each."""
     quality: dict[str, float | str] = field(default_factory=dict)
@@ -105,8 +107,8 @@ class LogEntry:
 
     @property
     def is_refused(self) -> bool:
-        """Whether readers do not get the snapshot described here because the gate refused it."""
-        return bool(self.refused) and self.published != self.snapshot
+        """Whether readers have never had the snapshot described here because of the gate."""
+        return self.candidate and bool(self.refused)
 
     @property
     def row_schema(self) -> pa.Schema:

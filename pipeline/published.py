@@ -42,7 +42,13 @@ def publish(folder: Folder, version: int | str) -> LogEntry:
                 f"rollback {folder.uri} {version}` goes back to it"
             )
         trusted = [version for version in newest.withheld if version != chosen]
-        return dataclasses.replace(newest, kind=Kind.PUBLISH, published=chosen, withheld=trusted)
+        return dataclasses.replace(
+            newest,
+            kind=Kind.PUBLISH,
+            published=chosen,
+            withheld=trusted,
+            candidate=newest.candidate and chosen != newest.snapshot,
+        )
 
     return _amended(folder, change)
 
@@ -50,12 +56,13 @@ def publish(folder: Folder, version: int | str) -> LogEntry:
 def roll_back(folder: Folder, version: int | str) -> LogEntry:
     """Give readers an earlier snapshot again; the newest entry then.
 
-    What later snapshots of the same generation added is withheld: no run uses its vectors again. So
-    to go back to the published one itself is to discard the candidates after it.
+    What later snapshots of the same generation added is withheld, and so is what later ones added
+    that the gate has refused: no run uses their vectors again. So to go back to the published one
+    itself is to discard the candidates after it.
 
     Args:
         folder: the dataset's root.
-        version: a number or a tag.
+        version: a number or a tag; 0 where nothing is published yet, to discard the candidates.
 
     Raises:
         OutputError: no such snapshot is there, or it is newer, or a file of it is gone.
@@ -63,19 +70,21 @@ def roll_back(folder: Folder, version: int | str) -> LogEntry:
     """
 
     def change(newest: LogEntry) -> LogEntry:
-        chosen = _snapshot(folder, newest, version)
-        if chosen > published_version(folder, newest):
+        nothing = not newest.published and str(version) == "0"
+        chosen = 0 if nothing else _snapshot(folder, newest, version)
+        if not nothing and chosen > published_version(folder, newest):
             raise OutputError(
                 f"version {chosen} is newer than the published one, {newest.published}; `nightjar "
                 f"publish {folder.uri} {version}` goes forward to it"
             )
-        made_by = read_entry(folder, chosen).fingerprint
+        made_by = None if nothing else read_entry(folder, chosen).fingerprint
         later = (read_entry(folder, n) for n in range(chosen + 1, newest.version + 1))
         # another generation shares nothing with it, and is not to be made once more
         doubted = {
             entry.version
             for entry in later
-            if entry.kind is Kind.SNAPSHOT and entry.fingerprint == made_by
+            if entry.kind is Kind.SNAPSHOT
+            and (nothing or entry.refused or entry.fingerprint == made_by)
         }
         return dataclasses.replace(
             newest,

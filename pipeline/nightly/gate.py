@@ -7,8 +7,8 @@
     shift       the new vectors of a task and modality are elsewhere than those before them
     quality     queries find their documents worse than in the snapshot that readers have
 
-Only what is new is looked at: what is carried has passed before, and what was refused is never
-carried. Of fewer than 32 vectors nothing is said about collapse and shift.
+All files are looked at that the snapshot before has not: what readers have has passed before. Of
+fewer than 32 vectors nothing is said about collapse and shift.
 
 The shift of X against Y is the distance between their means as a share of the distance between two
 vectors of Y, sqrt(|E x - E y|^2 / E |y - y'|^2): 0 for one distribution, 1 and more for another
@@ -21,8 +21,9 @@ Legend: N, M rows, D size of a vector.
 
 import hashlib
 import math
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,9 +31,9 @@ from numpy.typing import NDArray
 from pipeline.commit import Snapshot
 from pipeline.folder import Folder
 from pipeline.log import LogEntry, newest_entry, read_entry
-from pipeline.manifest import DATA, LINKS, Manifest, Part, parts_of, read_manifest
-from pipeline.nightly.evidence import Look, Sample, Seen, spread, total
-from pipeline.nightly.quality import DEPTH, Hits, Question, quality
+from pipeline.manifest import DATA, LINKS, VECTORS, Manifest, Part, read_manifest
+from pipeline.nightly.evidence import Look, Sample, Seen, few_of, spread, total
+from pipeline.nightly.quality import NDCG, RECALL, Grade, Hits, Question, graded, means
 from pipeline.nightly.queries import Query
 from pipeline.spec import GateSpec, LimitsSpec
 from pipeline.verdict import Verdict, set_aside_too_much
@@ -42,6 +43,8 @@ _FEWEST = 32
 """Vectors of which something can be said."""
 _IDENTICAL = 0.999
 """The cosine of vectors that are as good as equal."""
+_MISSING = 0.99
+"""The share of queries that may have no document in a snapshot: documents come and go."""
 _QUERY_SET = "query_set"
 
 
@@ -110,12 +113,14 @@ class Gate:
             receipts: of what was done for it.
         """
         before = self._published()
+        held = (
+            Manifest.of((), ()) if before is None else read_manifest(self.folder, before.manifest)
+        )
         found = [*self._counts(snapshot.manifest, before)]
-        found += self._vectors(snapshot, receipts, before)
-        measured = self._quality(snapshot.manifest)
-        found += self._drops(measured, before)
-        self.findings = found
-        refused = [finding.sentence for finding in found if finding.refuses]
+        found += self._vectors(snapshot, held, before)
+        measured, drops = self._quality(snapshot, held, before)
+        self.findings = found + drops
+        refused = [finding.sentence for finding in self.findings if finding.refuses]
         aside = set_aside_too_much(snapshot.manifest, receipts, self.limits)
         if aside is not None:
             refused.append(aside)
@@ -148,9 +153,14 @@ class Gate:
                 )
 
     def _vectors(
-        self, snapshot: Snapshot, receipts: Sequence[Receipt], before: LogEntry | None
+        self, snapshot: Snapshot, held: Manifest, before: LogEntry | None
     ) -> Iterator[Finding]:
-        new = [part for r in receipts for part in parts_of("", r) if part.kind == DATA]
+        # whoever made them: vectors of a run that was refused or cut off may be linked to
+        new = [
+            replace(part, kind=DATA)
+            for part in snapshot.manifest.parts(DATA, VECTORS)
+            if part.file.path not in held.sizes
+        ]
         if not new:
             return
         seen = total(self.look(spread(new)))
@@ -158,16 +168,16 @@ class Gate:
             check="unsound",
             value=seen.unsound,
             limit=0,
-            sentence=f"{seen.unsound:,} of its {seen.rows:,} new rows have a vector that is not "
+            sentence=f"{seen.unsound:,} of {seen.rows:,} new rows have a vector that is not "
             "finite, or not of length 1",
         )
         for column, vectors_ND in seen.sample.vectors.items():
             if len(vectors_ND) >= _FEWEST:
                 yield self._collapse(column, vectors_ND, seen.sample.contents)
-        if before is not None and before.fingerprint == snapshot.fingerprint:
-            parts = read_manifest(self.folder, before.manifest).parts(DATA)
-            looks = [look for look in spread(parts) if look.rows]
-            yield from self._shifts(seen.sample, total(self.look(looks)).sample, before)
+        enough = max(Counter(seen.sample.groups).values()) >= _FEWEST
+        if enough and before is not None and before.fingerprint == snapshot.fingerprint:
+            old = total(self.look(few_of(held.parts(DATA)))).sample
+            yield from self._shifts(seen.sample, old, before)
 
     def _collapse(
         self, column: str, vectors_ND: NDArray[np.float32], contents: Sequence[bytes]
@@ -199,32 +209,55 @@ class Gate:
                     f"{before.version} (by {of_new.sum():,} and {of_old.sum():,} of them)",
                 )
 
-    def _quality(self, manifest: Manifest) -> dict[str, float | str]:
-        if self.query_set is None:
-            return {}
+    def _quality(
+        self, snapshot: Snapshot, held: Manifest, before: LogEntry | None
+    ) -> tuple[dict[str, float | str], list[Finding]]:
+        """What the queries find, for the entry, and what is to be said of it."""
         asked = self.query_set
+        if asked is None:
+            return {}, []
         question = Question(vectors=asked.embed(), queries=asked.queries, column=asked.column)
-        hits = list(self.search(question, manifest.parts(DATA, LINKS)))
-        return {**quality(asked.queries, hits), _QUERY_SET: asked.digest}
+        now = self._grades(question, snapshot.manifest)
+        lost = 1 - len(now) / len(asked.queries)
+        missing = Finding(
+            check="queries",
+            value=lost,
+            limit=_MISSING,
+            sentence=f"nightly.gate.queries: of {len(asked.queries):,} queries {lost:.1%} have no "
+            "document in it; the ids may be mistyped",
+        )
+        if not now:
+            return {}, [missing]
+        measured: dict[str, float | str] = {**means(now.values()), _QUERY_SET: asked.digest}
+        if before is None:
+            return measured, [missing]
+        if before.fingerprint == snapshot.fingerprint:
+            then = self._grades(question, held)
+            both = now.keys() & then.keys()
+            if both:
+                pairs = (means(now[n] for n in both), means(then[n] for n in both))
+                return measured, [missing, *self._drops(*pairs, before)]
+        elif before.quality.get(_QUERY_SET) == asked.digest:
+            # vectors of another generation are not to be searched with these queries
+            was = {check: float(before.quality[check]) for check in (NDCG, RECALL)}
+            return measured, [missing, *self._drops(means(now.values()), was, before)]
+        return measured, [missing]
+
+    def _grades(self, question: Question, manifest: Manifest) -> dict[int, Grade]:
+        return graded(question.queries, self.search(question, manifest.parts(DATA, LINKS)))
 
     def _drops(
-        self, measured: dict[str, float | str], before: LogEntry | None
+        self, now: dict[str, float], then: dict[str, float], before: LogEntry
     ) -> Iterator[Finding]:
-        earlier = {} if before is None else before.quality
-        if measured.get(_QUERY_SET) != earlier.get(_QUERY_SET):
-            # other queries say nothing about what has become of the vectors
-            return
-        for check in (f"ndcg@{DEPTH}", f"recall@{DEPTH}"):
-            if check in earlier and before is not None:
-                value, was = float(measured.get(check, 0.0)), float(earlier[check])
-                yield Finding(
-                    check=check,
-                    value=was - value,
-                    limit=self.spec.quality_drop,
-                    sentence=f"nightly.gate.quality_drop: {self.spec.quality_drop:g}, and the "
-                    f"{check} of {measured['queries']:,} queries is {value:.3f}, and {was:.3f} "
-                    f"with version {before.version}",
-                )
+        for check, value in now.items():
+            yield Finding(
+                check=check,
+                value=then[check] - value,
+                limit=self.spec.quality_drop,
+                sentence=f"nightly.gate.quality_drop: {self.spec.quality_drop:g}, and the {check} "
+                f"of the queries is {value:.3f}, and {then[check]:.3f} with version "
+                f"{before.version}",
+            )
 
 
 def near_identical(vectors_ND: NDArray[np.float32], contents: Sequence[bytes]) -> float:

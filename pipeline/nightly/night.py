@@ -121,16 +121,16 @@ class Night:
             return None
         if newest.published == newest.snapshot and newest.fingerprint == self.fingerprint:
             return newest
+        condemned = read_condemned(self.folder, newest)
         for version in range(newest.version, 0, -1):
             entry = read_entry(self.folder, version)
             doubted = entry.refused or version in newest.withheld
             if doubted and version != newest.published:
                 # what the gate has refused would be carried, and not be looked at again
                 continue
-            if entry.kind is Kind.SNAPSHOT and entry.fingerprint == self.fingerprint:
-                # one that was collected since is no base, and nor is any before it
-                gone = entry.manifest in read_condemned(self.folder, newest)
-                return None if gone else entry
+            is_ours = entry.kind is Kind.SNAPSHOT and entry.fingerprint == self.fingerprint
+            if is_ours and entry.manifest not in condemned:
+                return entry
         return None
 
 

@@ -11,9 +11,10 @@ out.
 Legend: Q queries, N rows, D size of a vector, K hits of a query.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from heapq import nlargest
 from math import log2
 
 import numpy as np
@@ -29,10 +30,13 @@ from pipeline.tasks import TASKS, adapter_for
 DEPTH = 10
 """Documents of a ranking that count."""
 _HITS = 5 * DEPTH
-"""Rows of a file that are kept for a query: several may be of one document."""
+"""Rows that are kept for a query: several may be of one document."""
 
+NDCG, RECALL = f"ndcg@{DEPTH}", f"recall@{DEPTH}"
 Ranking = list[tuple[float, str]]
-"""Score and id, the nearest first."""
+"""Scores and ids."""
+Grade = tuple[float, float]
+"""nDCG@10 and recall@10 of a query."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,28 +86,31 @@ def search(schema: pa.Schema, question: Question, folder: Folder, part: Part) ->
     return Hits(rankings=rankings, there=frozenset(wanted.intersection(ids)))
 
 
-def quality(queries: Sequence[Query], hits: Sequence[Hits]) -> dict[str, float]:
-    """The means over the queries: `ndcg@10`, `recall@10`, and `queries`, how many counted.
+def graded(queries: Sequence[Query], hits: Iterable[Hits]) -> dict[int, Grade]:
+    """How well each query finds its documents, by its number; without those that have none there.
 
     Args:
         queries: those that were asked.
-        hits: of all files.
+        hits: of all files; one is held at a time.
     """
-    there = frozenset[str]().union(*(some.there for some in hits))
-    gains, recalls = [], []
-    for at, query in enumerate(queries):
+    there: set[str] = set()
+    rankings: list[Ranking] = [[] for _ in queries]
+    for some in hits:
+        there |= some.there
+        rankings = [nlargest(_HITS, a + b) for a, b in zip(rankings, some.rankings, strict=True)]
+    found: dict[int, Grade] = {}
+    for number, query in enumerate(queries):
         grades = {name: grade for name, grade in query.relevant.items() if name in there}
         if grades:
-            found = _documents([hit for some in hits for hit in some.rankings[at]])
-            gains.append(ndcg(found, grades))
-            recalls.append(recall(found, grades))
-    if not gains:
-        return {"queries": 0}
-    return {
-        f"ndcg@{DEPTH}": float(np.mean(gains)),
-        f"recall@{DEPTH}": float(np.mean(recalls)),
-        "queries": len(gains),
-    }
+            documents = _documents(rankings[number])
+            found[number] = (ndcg(documents, grades), recall(documents, grades))
+    return found
+
+
+def means(grades: Iterable[Grade]) -> dict[str, float]:
+    """The means over some queries, at least one, by what they are of."""
+    gains, recalls = zip(*grades, strict=True)
+    return {NDCG: float(np.mean(gains)), RECALL: float(np.mean(recalls))}
 
 
 def ndcg(found: Sequence[str], grades: Mapping[str, float]) -> float:

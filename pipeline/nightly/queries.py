@@ -5,6 +5,7 @@
 """
 
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -39,6 +40,8 @@ def read_queries(uri: str) -> list[Query]:
         lines = read_object(uri).splitlines()
     except FileNotFoundError:
         raise SpecError(f"{KEY}: {uri!r} is not there") from None
+    except OSError as error:
+        raise SpecError(f"{KEY}: {uri!r} cannot be read: {error}") from error
     queries = [
         _query(f"{KEY}: {uri!r}, line {number}", line)
         for number, line in enumerate(lines, start=1)
@@ -53,6 +56,8 @@ def _query(where: str, line: bytes) -> Query:
     try:
         plain: dict[str, Any] = json.loads(line)
         text, relevant, task = plain["query"], plain["relevant"], plain.get("task", _TASK)
+        if not isinstance(relevant, dict | list):
+            raise TypeError("relevant is neither a list nor an object")
         grades = relevant if isinstance(relevant, dict) else dict.fromkeys(map(str, relevant), 1)
         relevant = {name: float(grade) for name, grade in grades.items()}
     except (ValueError, TypeError, KeyError, AttributeError) as error:
@@ -63,6 +68,6 @@ def _query(where: str, line: bytes) -> Query:
         raise SpecError(f"{where}: the query is empty")
     if task not in TASKS:
         raise SpecError(f"{where}: {task!r} is not a task; expected one of {', '.join(TASKS)}")
-    if not relevant or min(relevant.values()) <= 0:
-        raise SpecError(f"{where}: nothing is relevant to it, or something with a grade of 0")
+    if not relevant or not all(0 < grade < math.inf for grade in relevant.values()):
+        raise SpecError(f"{where}: nothing is relevant to it, or with a grade that is not above 0")
     return Query(text=text, task=task, relevant=relevant)

@@ -5,9 +5,10 @@
 The weights were held against their sha256 when they were loaded, and every vector is looked at
 before it is written; what neither sees is a device that computes something else: a kernel that is
 wrong on one kind of host, a bit that has flipped since, a merge that went wrong. So all canaries
-are embedded before the first unit of an adapter and after every 16th, and one of them after each
-other unit, before what the worker made of it is handed on. The first worker of a generation has
-nobody to be compared with: its vectors are the ones that the others are held against.
+are embedded before the first unit of an adapter, after every unit that is large beside them, and
+after every 16th; after each other unit one of them is, in turn. That is done before what the worker
+made of the unit is handed on. The first worker of a generation has nobody to be compared with: its
+vectors are the ones that the others are held against, and they say who made them.
 """
 
 import hashlib
@@ -18,7 +19,6 @@ import threading
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import islice
 
 import numpy as np
 import pyarrow as pa
@@ -33,7 +33,9 @@ from pipeline.soundness import of_unit_length
 
 CANARIES = "canaries"
 ALL_EVERY = 16
-"""Units between two looks at all canaries."""
+"""Units between two looks at all canaries, whatever their size."""
+_LARGE = 50
+"""How many times the tokens of all canaries a unit has that is worth a look at all of them."""
 TOLERANCE = {"float32": 1e-3, "bfloat16": 2e-2}
 """The largest distance, 1 - cosine, between two hosts, by what the network computes in. With the
 tiny checkpoint bfloat16 is 3e-4 from float32 at most, and another adapter 0.4 at least; the rest is
@@ -52,6 +54,19 @@ _SCHEMA = pa.schema(
         pa.field("values", pa.list_(pa.float32())),
     ]
 )
+_MAKER = b"maker"
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Stored:
+    """What canaries are held against."""
+
+    name: str
+    """Where it is, below the dataset's root."""
+    maker: str
+    """Who made it."""
+    vectors: _Vectors
+    """As they were."""
 
 
 @dataclass(kw_only=True)
@@ -71,7 +86,7 @@ class Canaries:
     actor: str | None = None
     """Its id, in a cluster."""
     _items: dict[str, Mapping[str, PreparedItem]] = field(default_factory=dict)
-    _stored: dict[str, _Vectors] = field(default_factory=dict)
+    _stored: dict[str, _Stored] = field(default_factory=dict)
     _units: Counter[str] = field(default_factory=Counter)
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
@@ -84,66 +99,84 @@ class Canaries:
         with self._lock:
             if adapter in self._stored:
                 return
-            self._items[adapter] = self.items(adapter)
-            found = self._vectors(adapter, None, embed)
-            self._stored[adapter] = self._settled(adapter, found)
-            self._compare(adapter, found)
+            items = self.items(adapter)
+            found = _vectors(items, adapter, embed)
+            stored = self._settled(adapter, items, found)
+            self._compare(adapter, found, stored)
+            # only then: another thread must not pass by what this one has found
+            self._items[adapter], self._stored[adapter] = items, stored
 
-    def after(self, adapter: str, embed: EmbedItems) -> None:
+    def after(self, adapter: str, tokens: int, embed: EmbedItems) -> None:
         """Look at one of them, or at all, after a unit and before it is handed on.
+
+        Args:
+            adapter: of the unit.
+            tokens: of the unit.
+            embed: what looks.
 
         Raises:
             CanaryDrift: a vector is not what it was.
         """
         with self._lock:
+            items, unit = self._items[adapter], self._units[adapter]
             self._units[adapter] += 1
-            count = None if self._units[adapter] % ALL_EVERY == 0 else 1
-            self._compare(adapter, self._vectors(adapter, count, embed))
+            is_large = tokens >= _LARGE * sum(len(item.token_ids) for item in items.values())
+            if not is_large and self._units[adapter] % ALL_EVERY:
+                name = list(items)[unit % len(items)]
+                items = {name: items[name]}
+            self._compare(adapter, _vectors(items, adapter, embed), self._stored[adapter])
 
-    def _vectors(self, adapter: str, count: int | None, embed: EmbedItems) -> _Vectors:
-        """Of the first canaries."""
-        items = dict(islice(self._items[adapter].items(), count))
-        found = embed(list(items.values()), adapter)
-        vectors: _Vectors = {}
-        for at, name in enumerate(items):
-            kinds = {f"single {size}": one[at : at + 1] for size, one in found.singles.items()}
-            if found.multi is not None:
-                kinds["multi"] = found.multi[at]
-            vectors |= {(name, kind): some.astype(np.float32) for kind, some in kinds.items()}
-        return vectors
-
-    def _compare(self, adapter: str, found: _Vectors) -> None:
+    def _compare(self, adapter: str, found: _Vectors, stored: _Stored) -> None:
         for (name, kind), vectors in found.items():
-            distance = _distance(vectors, self._stored[adapter][name, kind])
+            distance = _distance(vectors, stored.vectors[name, kind])
             # NaN is not below anything
             if not distance <= self.tolerance:
-                where = f"process {os.getpid()} on host {socket.gethostname()}, {self.device}"
                 raise CanaryDrift(
                     f"the {kind} vectors of the canary {name!r}, adapter {adapter}, are "
                     f"{distance:.2g} from what they were ({self.tolerance:g} is allowed): "
-                    f"{f'actor {self.actor}, ' * (self.actor is not None)}{where} does not compute "
-                    "what others did; nothing was committed; take it out of the cluster, and run "
-                    "the same command again"
+                    f"{self._maker()} does not compute what others did; nothing was committed; "
+                    "take it out of the cluster, and run the same command again; if it is right, "
+                    f"{stored.maker} was wrong: then delete {self.folder.uri}/{stored.name}"
                 )
 
-    def _settled(self, adapter: str, found: _Vectors) -> _Vectors:
+    def _maker(self) -> str:
+        actor = f"actor {self.actor}, " if self.actor is not None else ""
+        return f"{actor}process {os.getpid()} on host {socket.gethostname()}, {self.device},"
+
+    def _settled(self, adapter: str, items: Mapping[str, PreparedItem], found: _Vectors) -> _Stored:
         """The vectors that count: those that were stored first."""
         made = hashlib.sha256()
-        for item in self._items[adapter].values():
+        for item in items.values():
             made.update(item.token_ids.tobytes())
             made.update(b"" if item.pixels is None else item.pixels.tobytes())
         place = f"{CANARIES}/{generation(self.fingerprint)}"
         name = f"{place}/{adapter}-{made.hexdigest()[:32]}.arrow"
         if all(of_unit_length(vectors).all() for vectors in found.values()):
-            data = settle(self.folder, name, _spelled(found))
+            data = settle(self.folder, name, _spelled(found, self._maker()))
         else:
             # what is wrong at first sight is not for others to be held against
-            data = _spelled({which: np.full_like(some, np.nan) for which, some in found.items()})
+            nothing = {which: np.full_like(some, np.nan) for which, some in found.items()}
+            data = _spelled(nothing, self._maker())
         try:
-            stored = _parsed(data)
-            return {which: stored[which] for which in found}
-        except (pa.ArrowException, KeyError, ValueError) as error:
+            vectors, maker = _parsed(data)
+            vectors = {which: vectors[which] for which in found}
+        except (pa.ArrowException, KeyError, ValueError, TypeError) as error:
             raise OutputError(f"{self.folder.uri}/{name} is damaged: {error}") from error
+        return _Stored(name=name, maker=maker, vectors=vectors)
+
+
+def _vectors(items: Mapping[str, PreparedItem], adapter: str, embed: EmbedItems) -> _Vectors:
+    """What a device makes of canaries, but for those that do not fit its memory."""
+    found = embed(list(items.values()), adapter)
+    vectors: _Vectors = {}
+    for at, name in enumerate(items):
+        if at in found.faults:
+            continue
+        kinds = {f"single {size}": one[at : at + 1] for size, one in found.singles.items()}
+        if found.multi is not None:
+            kinds["multi"] = found.multi[at]
+        vectors |= {(name, kind): some.astype(np.float32) for kind, some in kinds.items()}
+    return vectors
 
 
 def _distance(vectors: NDArray[np.float32], stored: NDArray[np.float32]) -> float:
@@ -156,21 +189,24 @@ def _distance(vectors: NDArray[np.float32], stored: NDArray[np.float32]) -> floa
     return float(np.max(1 - cosines))
 
 
-def _spelled(found: _Vectors) -> bytes:
+def _spelled(found: _Vectors, maker: str) -> bytes:
     rows = [
         {"canary": name, "kind": kind, "size": some.shape[1], "values": some.reshape(-1)}
         for (name, kind), some in found.items()
     ]
+    schema = _SCHEMA.with_metadata({_MAKER: maker})
     stream = io.BytesIO()
-    with pa.ipc.new_file(stream, _SCHEMA) as writer:
-        writer.write_table(pa.Table.from_pylist(rows, _SCHEMA))
+    with pa.ipc.new_file(stream, schema) as writer:
+        writer.write_table(pa.Table.from_pylist(rows, schema))
     return stream.getvalue()
 
 
-def _parsed(data: bytes) -> _Vectors:
+def _parsed(data: bytes) -> tuple[_Vectors, str]:
+    """The vectors, and who made them."""
     with pa.ipc.open_file(pa.py_buffer(data)) as file:
-        rows = file.read_all().to_pylist()
-    return {
+        table = file.read_all()
+    vectors = {
         (row["canary"], row["kind"]): np.array(row["values"], np.float32).reshape(-1, row["size"])
-        for row in rows
+        for row in table.to_pylist()
     }
+    return vectors, table.schema.metadata[_MAKER].decode()

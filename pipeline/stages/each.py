@@ -4,7 +4,9 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Any, TypeVar
 
 import ray
+from ray.exceptions import GetTimeoutError
 
+from pipeline.errors import Stalled
 from pipeline.stages.route import TASK_CPUS, Pool
 
 Thing = TypeVar("Thing")
@@ -37,14 +39,28 @@ def each_on_ray(call: Callable[[Thing], Result], things: Iterable[Thing]) -> Ite
         yield _result(reference)
 
 
-def once_on_ray(call: Callable[[Thing], Result], thing: Thing, pool: Pool) -> Result:
+def once_on_ray(call: Callable[[Thing], Result], thing: Thing, pool: Pool, stall: float) -> Result:
     """The result of a call that is made where an actor of a pool would be.
+
+    Args:
+        call: can be sent.
+        thing: likewise.
+        pool: whose resources it takes.
+        stall: seconds after which it is given up.
 
     Raises:
         NightjarError: what the call raised.
+        Stalled: nobody gave it what it needs.
     """
     task = ray.remote(num_cpus=pool.cpus, num_gpus=pool.gpus, max_retries=_TRIES)(_told)
-    found: Result = _result(task.remote(call, thing))
+    reference = task.remote(call, thing)
+    try:
+        found: Result = _result(reference, stall)
+    except GetTimeoutError:
+        ray.cancel(reference, force=True)
+        raise Stalled(
+            f"limits.stall: a device to embed queries on was waited for in vain for {stall:g} s"
+        ) from None
     return found
 
 
@@ -56,8 +72,8 @@ def _told(call: Callable[[Thing], Result], thing: Thing) -> Result | Exception:
         return error
 
 
-def _result(reference: Any) -> Any:
-    found = ray.get(reference)
+def _result(reference: Any, seconds: float | None = None) -> Any:
+    found = ray.get(reference, timeout=seconds)
     if isinstance(found, Exception):
         raise found
     return found

@@ -85,7 +85,8 @@ class Embed:
 
         self._canaries.before(adapter, self._as_it_comes)
         done = bisect(lambda part: self._embedded(part, adapter), items, "embed", blame)
-        self._canaries.after(adapter, self._as_it_comes)
+        tokens = pc.sum(done["n_tokens"]).as_py() or 0
+        self._canaries.after(adapter, tokens, self._as_it_comes)
         return done
 
     def _embedded(self, items: pa.Table, adapter: str) -> pa.Table:

@@ -88,8 +88,7 @@ def test_a_hundred_nights_leave_what_they_must_and_no_more(
         elif night:
             assert sum(passes) == _CHANGES, "what has changed, and nothing else"
         assert report["up_to_date"] is is_quiet
-        dataset = open_dataset(folder.uri)
-        assert set(dataset.to_table(["id"])["id"].to_pylist()) == corpus.rows.keys()
+        assert _ids(folder.uri) == corpus.rows.keys()
         if night % _COLLECTED_EVERY == _COLLECTED_EVERY - 1:
             assert main(["gc", folder.uri, "--delete"]) == 0
             assert garbage_of(folder, keep=KEPT_SNAPSHOTS) == []
@@ -102,6 +101,10 @@ def test_a_hundred_nights_leave_what_they_must_and_no_more(
     changed = _NIGHTS - _NIGHTS // _QUIET_EVERY
     assert len(entries) == changed + _NIGHTS // _COLLECTED_EVERY, "one for each that did something"
     assert max(map(len, entries)) < 1.1 * min(map(len, entries)), "none repeats those before it"
+
+
+def _ids(uri: str) -> set[int]:
+    return set(open_dataset(uri).to_table(["id"])["id"].to_pylist())
 
 
 def _stored(folder: Folder) -> int:

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pipeline.errors import CanaryDrift, OutputError
+from pipeline.errors import CanaryDrift, OutputError, Reason, RowError
 from pipeline.folder import Folder
 from pipeline.model.outputs import Embeddings
 from pipeline.model.processor import PreparedItem
@@ -62,8 +62,47 @@ def test_all_are_looked_at_first_and_now_and_then_and_one_after_every_unit(tmp_p
     canaries, device = _canaries(tmp_path), Device()
     for _ in range(ALL_EVERY + 1):
         canaries.before("code", device.embed)
-        canaries.after("code", device.embed)
+        canaries.after("code", 1, device.embed)
     assert device.asked == [3, *[1] * (ALL_EVERY - 1), 3, 1]
+
+
+def test_those_that_are_looked_at_alone_take_turns(tmp_path: Path) -> None:
+    canaries, device = _canaries(tmp_path), Device()
+    canaries.before("code", device.embed)
+    device.wrong = {2: 0.5}
+    canaries.after("code", 1, device.embed)
+    canaries.after("code", 1, device.embed)
+    with pytest.raises(CanaryDrift, match="'three'"):
+        canaries.after("code", 1, device.embed)
+
+
+def test_all_are_looked_at_after_a_unit_beside_which_they_are_small(tmp_path: Path) -> None:
+    canaries, device = _canaries(tmp_path), Device()
+    canaries.before("code", device.embed)
+    canaries.after("code", 50 * 3 - 1, device.embed)
+    canaries.after("code", 50 * 3, device.embed)
+    assert device.asked == [3, 1, 3]
+
+
+def test_what_one_thread_has_found_does_not_let_another_pass(tmp_path: Path) -> None:
+    _canaries(tmp_path).before("code", Device().embed)
+    canaries, ill = _canaries(tmp_path), Device()
+    ill.wrong = {2: 0.5}
+    for _ in range(2):
+        with pytest.raises(CanaryDrift):
+            canaries.before("code", ill.embed)
+
+
+def test_a_canary_that_does_not_fit_the_memory_says_nothing_of_the_device(tmp_path: Path) -> None:
+    canaries, device = _canaries(tmp_path), Device()
+    canaries.before("code", device.embed)
+
+    def cramped(items: Sequence[PreparedItem], adapter: str) -> Embeddings:
+        found = device.embed(items, adapter)
+        found.singles[8][0] = 0
+        return replace(found, faults={0: RowError(Reason.OOM, "too large")})
+
+    canaries.after("code", 1, cramped)
 
 
 def test_each_adapter_has_canaries_of_its_own(tmp_path: Path) -> None:
@@ -82,10 +121,10 @@ def test_a_worker_that_drifts_is_named_with_its_actor_host_and_device(tmp_path: 
     with pytest.raises(
         CanaryDrift,
         match=r"single 8 vectors of the canary 'one', adapter code, are 0\..* from what they were "
-        r".*actor a1b2, process \d+ on host .*, a slide rule does not compute what others did; "
+        r".*actor a1b2, process \d+ on host .*, a slide rule, does not compute what others did; "
         r"nothing was committed; take it out",
     ):
-        canaries.after("code", device.embed)
+        canaries.after("code", 1, device.embed)
 
 
 def test_a_worker_is_held_against_what_the_first_one_made(tmp_path: Path) -> None:
@@ -94,6 +133,8 @@ def test_a_worker_is_held_against_what_the_first_one_made(tmp_path: Path) -> Non
     ill.wrong = {2: 0.5}
     _canaries(tmp_path).before("code", well.embed)
     with pytest.raises(CanaryDrift, match="'three'"):
+        _canaries(tmp_path, actor="c3d4").before("code", ill.embed)
+    with pytest.raises(CanaryDrift, match=r"if it is right, process .* was wrong: then delete"):
         _canaries(tmp_path).before("code", ill.embed)
 
 
@@ -113,7 +154,7 @@ def test_a_difference_of_rounding_is_none(tmp_path: Path) -> None:
     canaries, device = _canaries(tmp_path), Device()
     canaries.before("code", device.embed)
     device.wrong = {0: 1e-4}
-    canaries.after("code", device.embed)
+    canaries.after("code", 1, device.embed)
 
 
 def test_another_number_of_vectors_is_a_drift(tmp_path: Path) -> None:
@@ -125,7 +166,7 @@ def test_another_number_of_vectors_is_a_drift(tmp_path: Path) -> None:
         return replace(found, multi=[some[:1] for some in found.multi or ()])
 
     with pytest.raises(CanaryDrift, match=r"multi vectors of the canary 'one'.* are inf from"):
-        canaries.after("code", shorter)
+        canaries.after("code", 1, shorter)
 
 
 def test_a_damaged_store_of_canaries_is_named(tmp_path: Path) -> None:
