@@ -5,16 +5,20 @@ import sys
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any, ParamSpec, TypeVar
 
 from pipeline.credentials import redact
+from pipeline.errors import NightjarError
 from pipeline.folder import Folder
+from pipeline.log import newest_entry
+from pipeline.patience import FIRST_PATIENCE
 from pipeline.report import RunReport
 from pipeline.runs import Ending, Run, put_begun, put_ended, run_name
 from pipeline.software import installed
+from pipeline.spec import JobSpec
 from pipeline.stages.board import Progress
 
 P = ParamSpec("P")
@@ -102,6 +106,24 @@ class Account:
             cost=None if self.price is None else hours * self.price,
             report=dict(self.report),
         )
+
+    @contextmanager
+    def planning(self, spec: JobSpec) -> Iterator[None]:
+        """The phase before the dataset is known to be fit to be written to.
+
+        A run that ends here leaves its account all the same where there is a dataset: that a source
+        has vanished is what a trend is to show.
+        """
+        try:
+            with self.phase("plan"):
+                yield
+        except NightjarError as error:
+            self.reasons = (redact(str(error)),)
+            folder = Folder(spec.output.uri, FIRST_PATIENCE)
+            with suppress(NightjarError, OSError):
+                if newest_entry(folder) is not None:
+                    put_ended(folder, self.run(run_name(self._began), spec.name))
+            raise
 
     @contextmanager
     def kept(self, folder: Folder, job: str) -> Iterator[None]:

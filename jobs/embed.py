@@ -72,7 +72,7 @@ def embed(spec: JobSpec, address: str, price: float | None = None) -> RunReport:
         RunError: the run failed; nothing was committed.
     """
     account = Account(command="embed", price=price)
-    with account.phase("plan"):
+    with account.planning(spec):
         job = check(spec)
     with account.kept(job.folder, spec.name):
         entry = job.snapshot()

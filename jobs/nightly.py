@@ -17,16 +17,17 @@ from jobs.embed import CheckedJob, check, report_of, report_of_nothing, tell_nex
 from jobs.verdicts import demand_passed
 from pipeline.commit import digest
 from pipeline.driver import drive
-from pipeline.errors import EmptySource, SpecError
+from pipeline.errors import EmptySource, RowError, SpecError
 from pipeline.folder import Folder
 from pipeline.job_file import keep_job
 from pipeline.log import newest_entry
+from pipeline.model.processor import Processor
 from pipeline.nightly.counts import Counts
 from pipeline.nightly.evidence import look_at
 from pipeline.nightly.gate import Finding, Gate, QuerySet
 from pipeline.nightly.night import Night
 from pipeline.nightly.quality import search
-from pipeline.nightly.queries import Query, read_queries
+from pipeline.nightly.queries import KEY, Query, read_queries
 from pipeline.report import RunReport
 from pipeline.schema import largest_single
 from pipeline.spec import JobSpec
@@ -104,7 +105,7 @@ def nightly(
         RunError: the run failed; nothing was committed.
     """
     account = Account(command="nightly", price=price)
-    with account.phase("plan"):
+    with account.planning(spec):
         job = _checked(spec, allow_empty)
         queries = _queries(job)
     with account.kept(job.folder, spec.name):
@@ -114,7 +115,6 @@ def nightly(
         else:
             report = _done(job, queries, address, account)
         account.close(report.run, **report.more())
-        account.reasons = tuple(f.sentence for f in report.findings if f.refuses)
     return report
 
 
@@ -133,6 +133,7 @@ def _done(job: CheckedJob, queries: Sequence[Query], address: str, account: Acco
             accept=account.timed("gate", gate.judge),
         )
         counts = night.counts(base)
+    account.reasons = tuple(outcome.entry.refused) if outcome.entry.candidate else ()
     report = report_of(job, outcome, account.seconds)
     return NightReport(run=report, counts=counts, findings=tuple(gate.findings))
 
@@ -188,7 +189,15 @@ def _queries(job: CheckedJob) -> list[Query]:
             "nightly.gate.queries: single vectors are searched, and output.single is null"
         )
     queries = read_queries(uri)
-    open_model(job.spec.model.path).demand_adapters({TASKS[q.task].adapter for q in queries})
+    checkpoint = open_model(job.spec.model.path)
+    checkpoint.demand_adapters({TASKS[query.task].adapter for query in queries})
+    processor = Processor(checkpoint, max_length=job.spec.model.max_length)
+    for query in queries:
+        try:
+            processor.text(query.text, TASKS[query.task])
+        except RowError as error:
+            # not after everything was embedded
+            raise SpecError(f"{KEY}: {uri!r}, {query.text!r}: {error}") from error
     return queries
 
 

@@ -55,7 +55,8 @@ def test_runs_are_listed_in_a_table_with_their_endings(
     spec: Path, monkeypatch: pytest.MonkeyPatch, capsys: Captured
 ) -> None:
     out = str(spec.parent / "out")
-    assert main(["runs", out]) == 2
+    assert _night(spec, "--set", "source.uri=/nowhere") == 2
+    assert main(["runs", out]) == 2, "a mistake leaves nothing where there is no dataset"
     assert "no run has left an account there" in capsys.readouterr().err
     assert embed(spec) == 0
     assert _night(spec) == 0
@@ -99,7 +100,7 @@ def _raise(error: BaseException) -> Callable[..., None]:
     return broken
 
 
-def test_a_refused_snapshot_is_told_with_its_reasons_and_a_mistake_is_no_run(
+def test_a_refused_snapshot_is_told_with_its_reasons_and_so_is_a_source_that_vanished(
     spec: Path, capsys: Captured
 ) -> None:
     assert _night(spec) == 0
@@ -110,8 +111,9 @@ def test_a_refused_snapshot_is_told_with_its_reasons_and_a_mistake_is_no_run(
     assert _night(spec, *limit) == 1
     shard.unlink()
     assert _night(spec) == 2
-    first, refused = _runs(spec)
-    assert (first.ending, refused.ending) == ("published", "candidate")
+    first, refused, vanished = _runs(spec)
+    assert (first.ending, refused.ending, vanished.ending) == ("published", "candidate", "failed")
+    assert vanished.reasons[0].startswith("source.uri: no object matches")
     assert refused.reasons[0].startswith("nightly.gate.growth: 0, and it has 8 rows")
     capsys.readouterr()
     assert main(["runs", str(spec.parent / "out")]) == 0

@@ -471,6 +471,7 @@ def test_queries_that_find_their_documents_worse_are_a_reason(
         ('{"query": "a", "relevant": {"b": NaN}}', "a grade that is not above 0"),
         ('{"query": "a", "relevant": "doc-7"}', "neither a list nor an object"),
         ('{"query": "a", "relevant": [1], "task": "chat"}', "'chat' is not a task"),
+        (r'{"query": "\ud800", "relevant": [1]}', "is not Unicode"),
     ],
 )
 def test_a_query_set_that_is_none_is_the_users_mistake(
