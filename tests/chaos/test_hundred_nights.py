@@ -94,7 +94,7 @@ def test_a_hundred_nights_leave_what_they_must_and_no_more(
             assert garbage_of(folder, keep=KEPT_SNAPSHOTS) == []
             sizes.append(_stored(folder))
         readings.append(Reading.take())
-    demand_flat(readings)
+    demand_flat(readings, loading=1 - 1 / _QUIET_EVERY)
     # after ten nights there are as many old snapshots as there ever will be
     assert max(sizes[-3:]) < 1.5 * max(sizes[2:5]), sizes
     entries = [folder.get(f"{LOG}/{name}") for name in folder.names(LOG)]

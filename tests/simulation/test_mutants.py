@@ -20,6 +20,7 @@ from pipeline.commit import Snapshot
 from pipeline.folder import Folder
 from pipeline.log import newest_entry
 from pipeline.stages import sink
+from pipeline.verdict import Verdict
 from pipeline.work import Receipt, WorkUnit
 from tests.simulation.dataset import MADE_BY
 from tests.simulation.races import COLLECTED, found, overtaken, race
@@ -82,8 +83,8 @@ def test_a_driver_that_claims_a_version_it_has_not_judged_is_found(
 ) -> None:
     honest = driving.commit
 
-    def late(folder: Folder, snapshot: Snapshot, parent: object) -> object:
-        return honest(folder, snapshot, newest_entry(folder))
+    def late(folder: Folder, snapshot: Snapshot, parent: object, verdict: Verdict) -> object:
+        return honest(folder, snapshot, newest_entry(folder), verdict)
 
     monkeypatch.setattr(driving, "commit", late)
     assert _loses(found(kinds=COLLECTED))
