@@ -28,6 +28,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.commit import Snapshot
+from pipeline.dataset import lost_files
 from pipeline.folder import Folder
 from pipeline.log import LogEntry, newest_entry, read_entry
 from pipeline.manifest import DATA, LINKS, Manifest, Part, parts_of, read_manifest
@@ -165,7 +166,10 @@ class Gate:
             if len(vectors_ND) >= _FEWEST:
                 yield self._collapse(column, vectors_ND, seen.sample.contents)
         if before is not None and before.fingerprint == snapshot.fingerprint:
-            parts = read_manifest(self.folder, before.manifest).parts(DATA)
+            manifest = read_manifest(self.folder, before.manifest)
+            # a retry mends a snapshot of which some are
+            lost = lost_files(self.folder, manifest)
+            parts = [part for part in manifest.parts(DATA) if part.file.path not in lost]
             looks = [look for look in spread(parts) if look.rows]
             yield from self._shifts(seen.sample, total(self.look(looks)).sample, before)
 
