@@ -6,7 +6,7 @@ computed before: see `pipeline.nightly.night`.
 """
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from typing import Any
@@ -15,7 +15,7 @@ from jobs.accounts import Account
 from jobs.devices import Devices, devices
 from jobs.embed import CheckedJob, check, report_of, report_of_nothing, tell_next
 from pipeline.commit import digest
-from pipeline.driver import drive
+from pipeline.driver import Outcome, drive
 from pipeline.errors import EmptySource, SnapshotRefused, SpecError
 from pipeline.folder import Folder
 from pipeline.job_file import keep_job
@@ -84,7 +84,7 @@ def run(
     else:
         print(report.sentence())
         tell_next(path, spec, report.run)
-    _demand_passed(Folder(spec.output.uri), report.run.version)
+    demand_passed(Folder(spec.output.uri), report.run.version)
 
 
 def nightly(
@@ -105,9 +105,9 @@ def nightly(
     account = Account(command="nightly", price=price)
     with account.phase("plan"):
         job = _checked(spec, allow_empty)
-        queries = _queries(job)
+        queries = queries_of(job)
     with account.kept(job.folder, spec.name):
-        entry = job.snapshot(keep_gone=_keeps_gone(spec), unread=job.plan.unread)
+        entry = job.snapshot(keep_gone=keeps_gone(spec), unread=job.plan.unread)
         if entry is not None:
             report = NightReport(run=report_of_nothing(job, entry), counts=None, findings=())
         else:
@@ -118,27 +118,50 @@ def nightly(
 
 
 def _done(job: CheckedJob, queries: Sequence[Query], address: str, account: Account) -> NightReport:
+    base = newest_entry(job.folder)
+    outcome, night, findings = finish(job, queries, address, account, night_of)
+    report = report_of(job, outcome, account.seconds)
+    return NightReport(run=report, counts=night.counts(base), findings=findings)
+
+
+def finish(
+    job: CheckedJob,
+    queries: Sequence[Query],
+    address: str,
+    account: Account,
+    planned: Callable[[CheckedJob, Devices], Night],
+) -> tuple[Outcome, Night, tuple[Finding, ...]]:
+    """Do what a night of a job wants, and commit it.
+
+    Args:
+        job: checked.
+        queries: what its gate asks.
+        address: which Ray, or `none`.
+        account: of the run.
+        planned: makes the night, once it is known what it is done on.
+
+    Raises:
+        RunError: the run failed; nothing was committed.
+    """
     # nothing is embedded of an empty source, and no pool would have anything to do
     where = address if job.plan.units else "none"
     with devices(job.spec, job.plan, job.recipes_that_fit(), where, account) as there:
         keep_job(job.folder, job.spec)
         job.remembered.keep()
-        night, gate = night_of(job, there), _gate(job, there, queries)
-        base = newest_entry(job.folder)
+        night, gate = planned(job, there), _gate(job, there, queries)
         outcome = drive(
             job.folder,
             account.timed("compare", night.wanted),
-            execute=partial(there.execute, frozenset()),
+            execute=partial(there.execute, night.again),
             accept=account.timed("gate", gate.judge),
+            again=night.again,
         )
-        counts = night.counts(base)
-    report = report_of(job, outcome, account.seconds)
-    return NightReport(run=report, counts=counts, findings=tuple(gate.findings))
+    return outcome, night, tuple(gate.findings)
 
 
 def night_of(job: CheckedJob, there: Devices) -> Night:
     """The night of a job."""
-    keep_gone, recipe, plan = _keeps_gone(job.spec), there.recipe, job.plan
+    keep_gone, recipe, plan = keeps_gone(job.spec), there.recipe, job.plan
     return Night(
         folder=job.folder,
         units=plan.units,
@@ -178,7 +201,12 @@ def _gate(job: CheckedJob, there: Devices, queries: Sequence[Query]) -> Gate:
     )
 
 
-def _queries(job: CheckedJob) -> list[Query]:
+def queries_of(job: CheckedJob) -> list[Query]:
+    """What the gate of a job asks.
+
+    Raises:
+        UserError: it cannot be read, or asked.
+    """
     uri = job.spec.nightly.gate.queries
     if uri is None:
         return []
@@ -197,7 +225,7 @@ def _checked(spec: JobSpec, allow_empty: bool) -> CheckedJob:
     Raises:
         UserError: the spec, its source, checkpoint or output is wrong.
     """
-    if allow_empty and _keeps_gone(spec):
+    if allow_empty and keeps_gone(spec):
         raise SpecError("--allow-empty: nightly.on_gone is keep, so no row would be deleted anyway")
     try:
         return check(spec, anew=True, allow_empty=allow_empty)
@@ -209,7 +237,7 @@ def _checked(spec: JobSpec, allow_empty: bool) -> CheckedJob:
         raise
 
 
-def _demand_passed(folder: Folder, version: int) -> None:
+def demand_passed(folder: Folder, version: int) -> None:
     """Fail when readers do not get a snapshot because the gate refused it.
 
     Raises:
@@ -235,5 +263,6 @@ def _demand_passed(folder: Folder, version: int) -> None:
     raise error
 
 
-def _keeps_gone(spec: JobSpec) -> bool:
+def keeps_gone(spec: JobSpec) -> bool:
+    """Whether rows that are gone from the source stay."""
     return spec.nightly.on_gone == "keep"
