@@ -146,13 +146,18 @@ class CheckedJob:
         return PassedOver.of(unread, read_manifest(self.folder, entry.manifest) if unread else None)
 
     def snapshot(self, *, keep_gone: bool = False, unread: Iterable[str] = ()) -> LogEntry | None:
+        """What `made` finds, unless it is to be judged again."""
+        found = self.made(keep_gone=keep_gone, unread=unread)
+        return None if found is None or self._is_to_be_judged(found) else found
+
+    def made(self, *, keep_gone: bool = False, unread: Iterable[str] = ()) -> LogEntry | None:
         """The newest entry of the log, when it holds this job's work, and rows that are gone, or of
-        shards that cannot be read, and is not to be judged again."""
+        shards that cannot be read."""
         newest = newest_entry(self.folder)
         for recipe in self.recipes.values():
             wanted = digest(self.plan.units, recipe.fingerprint, keep_gone=keep_gone, unread=unread)
             found = find_snapshot(newest, wanted, recipe.fingerprint)
-            if found is not None and not self._is_to_be_judged(found):
+            if found is not None:
                 return found
         return None
 
@@ -195,16 +200,13 @@ def check(
     return CheckedJob(spec=spec, plan=plan, recipes=recipes, folder=folder, remembered=remembered)
 
 
-def finish(
-    job: CheckedJob, address: str, account: Account, again: frozenset[str] = frozenset()
-) -> Outcome:
+def finish(job: CheckedJob, address: str, account: Account) -> Outcome:
     """Do what is left of a job, and commit it.
 
     Args:
         job: checked.
         address: which Ray, or `none`.
         account: of the run.
-        again: reasons; what was set aside for one of them is tried once more.
 
     Raises:
         RunError: the run failed; nothing was committed.
@@ -229,7 +231,7 @@ def finish(
             earlier: Mapping[str, Receipt],
         ) -> list[Receipt]:
             _tell_rest(job.plan, units)
-            return there.execute(again, units, revisions, earlier)
+            return there.execute(frozenset(), units, revisions, earlier)
 
         plan(newest_entry(job.folder), frozenset())
         keep_job(job.folder, job.spec)
@@ -239,7 +241,6 @@ def finish(
             plan,
             execute=execute,
             accept=partial(accept, job.folder, job.spec),
-            again=again,
         )
 
 

@@ -6,7 +6,7 @@ computed before: see `pipeline.nightly.night`.
 """
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from typing import Any
@@ -16,7 +16,7 @@ from jobs.devices import Devices, devices
 from jobs.embed import CheckedJob, check, report_of, report_of_nothing, tell_next
 from jobs.verdicts import demand_passed
 from pipeline.commit import digest
-from pipeline.driver import drive
+from pipeline.driver import Outcome, drive
 from pipeline.errors import EmptySource, RowError, SpecError
 from pipeline.folder import Folder
 from pipeline.job_file import keep_job
@@ -107,9 +107,9 @@ def nightly(
     account = Account(command="nightly", price=price)
     with account.planning(spec):
         job = _checked(spec, allow_empty)
-        queries = _queries(job)
+        queries = queries_of(job)
     with account.kept(job.folder, spec.name):
-        entry = job.snapshot(keep_gone=_keeps_gone(spec), unread=job.plan.unread)
+        entry = job.snapshot(keep_gone=keeps_gone(spec), unread=job.plan.unread)
         if entry is not None:
             report = NightReport(run=report_of_nothing(job, entry), counts=None, findings=())
         else:
@@ -119,28 +119,51 @@ def nightly(
 
 
 def _done(job: CheckedJob, queries: Sequence[Query], address: str, account: Account) -> NightReport:
+    base = newest_entry(job.folder)
+    outcome, night, findings = finish(job, queries, address, account, night_of)
+    report = report_of(job, outcome, account.seconds)
+    return NightReport(run=report, counts=night.counts(base), findings=findings)
+
+
+def finish(
+    job: CheckedJob,
+    queries: Sequence[Query],
+    address: str,
+    account: Account,
+    planned: Callable[[CheckedJob, Devices], Night],
+) -> tuple[Outcome, Night, tuple[Finding, ...]]:
+    """Do what a night of a job wants, and commit it.
+
+    Args:
+        job: checked.
+        queries: what its gate asks.
+        address: which Ray, or `none`.
+        account: of the run.
+        planned: makes the night, once it is known what it is done on.
+
+    Raises:
+        RunError: the run failed; nothing was committed.
+    """
     # nothing is embedded of an empty source, and no pool would have anything to do
     where = address if job.plan.units else "none"
     with devices(job.spec, job.plan, job.recipes_that_fit(), where, account) as there:
         keep_job(job.folder, job.spec)
         job.remembered.keep()
-        night, gate = night_of(job, there), _gate(job, there, queries)
-        base = newest_entry(job.folder)
+        night, gate = planned(job, there), _gate(job, there, queries)
         outcome = drive(
             job.folder,
             account.timed("compare", night.wanted),
-            execute=partial(there.execute, frozenset()),
+            execute=partial(there.execute, night.again),
             accept=account.timed("gate", gate.judge),
+            again=night.again,
         )
-        counts = night.counts(base)
     account.reasons = tuple(outcome.entry.refused) if outcome.entry.candidate else ()
-    report = report_of(job, outcome, account.seconds)
-    return NightReport(run=report, counts=counts, findings=tuple(gate.findings))
+    return outcome, night, tuple(gate.findings)
 
 
 def night_of(job: CheckedJob, there: Devices) -> Night:
     """The night of a job."""
-    keep_gone, recipe, plan = _keeps_gone(job.spec), there.recipe, job.plan
+    keep_gone, recipe, plan = keeps_gone(job.spec), there.recipe, job.plan
     return Night(
         folder=job.folder,
         units=plan.units,
@@ -180,7 +203,12 @@ def _gate(job: CheckedJob, there: Devices, queries: Sequence[Query]) -> Gate:
     )
 
 
-def _queries(job: CheckedJob) -> list[Query]:
+def queries_of(job: CheckedJob) -> list[Query]:
+    """What the gate of a job asks.
+
+    Raises:
+        UserError: it cannot be read, or asked.
+    """
     uri = job.spec.nightly.gate.queries
     if uri is None:
         return []
@@ -207,7 +235,7 @@ def _checked(spec: JobSpec, allow_empty: bool) -> CheckedJob:
     Raises:
         UserError: the spec, its source, checkpoint or output is wrong.
     """
-    if allow_empty and _keeps_gone(spec):
+    if allow_empty and keeps_gone(spec):
         raise SpecError("--allow-empty: nightly.on_gone is keep, so no row would be deleted anyway")
     try:
         return check(spec, anew=True, allow_empty=allow_empty)
@@ -219,5 +247,6 @@ def _checked(spec: JobSpec, allow_empty: bool) -> CheckedJob:
         raise
 
 
-def _keeps_gone(spec: JobSpec) -> bool:
+def keeps_gone(spec: JobSpec) -> bool:
+    """Whether rows that are gone from the source stay."""
     return spec.nightly.on_gone == "keep"

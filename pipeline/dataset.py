@@ -13,7 +13,7 @@ import pyarrow.dataset as pads
 
 from pipeline.errors import OutputError
 from pipeline.folder import Folder
-from pipeline.fragments import FragmentReader, read_columns, read_file
+from pipeline.fragments import FragmentReader, living, read_columns, read_file
 from pipeline.log import (
     FORMAT,
     Kind,
@@ -23,7 +23,7 @@ from pipeline.log import (
     read_entry,
     read_format,
 )
-from pipeline.manifest import DATA, LINKS, QUARANTINE, VECTORS, Part, read_manifest
+from pipeline.manifest import DATA, LINKS, QUARANTINE, VECTORS, Manifest, Part, read_manifest
 from pipeline.schema import quarantine_schema
 from pipeline.versions import find_version, published_version
 from pipeline.work import Receipt, WrittenFile
@@ -165,7 +165,8 @@ class Dataset:
         taken = [quarantine_schema(self._schema.field("id").type).empty_table()]
         for part in self._manifest.parts(QUARANTINE):
             with self._readable(part.file):
-                taken.append(self._load(part.file.path, taken[0].column_names))
+                rows = self._load(part.file.path, taken[0].column_names)
+                taken.append(living(rows, part))
         return pa.concat_tables(taken)
 
     @cached_property
@@ -217,9 +218,20 @@ def demand_there(folder: Folder, entry: LogEntry) -> None:
     Raises:
         OutputError: names the file, the version and the way out.
     """
-    committed = read_manifest(folder, entry.manifest).sizes
+    for path, what in lost_files(folder, read_manifest(folder, entry.manifest)).items():
+        raise OutputError(
+            f"{folder.uri}/{path}, a file of version {entry.snapshot}, {what}; put it "
+            f"back from a copy, or embed its rows again with `nightjar retry {folder.uri}`, "
+            "which makes a new version"
+        )
+
+
+def lost_files(folder: Folder, manifest: Manifest) -> dict[str, str]:
+    """Of each file of a snapshot that is missing or cut, by path, which of the two."""
+    committed = manifest.sizes
     places = {posixpath.dirname(path) for path in committed}
     there = {f"{p}/{name}": size for p in places for name, size in folder.sizes(p).items()}
+    lost: dict[str, str] = {}
     for path, wanted in committed.items():
         size = there.get(path)
         if size != wanted:
@@ -227,12 +239,8 @@ def demand_there(folder: Folder, entry: LogEntry) -> None:
             with suppress(FileNotFoundError):
                 size = len(folder.get(path))
         if size != wanted:
-            what = "is gone" if size is None else f"has {size:,} bytes, not {wanted:,}"
-            raise OutputError(
-                f"{folder.uri}/{path}, a file of version {entry.snapshot}, {what}; put it "
-                f"back from a copy, or embed its rows again with `nightjar retry {folder.uri}`, "
-                "which makes a new version"
-            )
+            lost[path] = "is gone" if size is None else f"has {size:,} bytes, not {wanted:,}"
+    return lost
 
 
 def read_quarantine(folder: Folder, receipts: Iterable[Receipt]) -> Iterator[dict[str, Any]]:

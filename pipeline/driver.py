@@ -69,6 +69,8 @@ class Wanted:
     """Data files that links may refer to, by path."""
     items: int | None = None
     """Embeddings and items set aside that there are to be; None when the units alone decide."""
+    otherwise: Manifest | None = None
+    """What stays when the units come to nothing, since it differs by what they try again alone."""
     rest: Callable[[Mapping[str, Receipt]], Sequence[WorkUnit]] = _nothing
     """What is to be done once the units are; called with their receipts, by key."""
 
@@ -86,6 +88,16 @@ class Wanted:
         Raises:
             ConservationError: it does not hold as many items as it is to.
         """
+        gains = any(receipt.embedded or receipt.linked for receipt in receipts)
+        as_it_is = None if gains else self.otherwise
+        return Snapshot(
+            manifest=as_it_is or self._manifest(units, receipts),
+            schema=self.schema,
+            fingerprint=self.fingerprint,
+            source_digest=self.source_digest,
+        )
+
+    def _manifest(self, units: Mapping[str, WorkUnit], receipts: Sequence[Receipt]) -> Manifest:
         parts = [*self.carried]
         parts += [part for r in receipts for part in parts_of(units[r.unit].shard, r)]
         manifest = Manifest.of(self.shards, [*parts, *lenders(parts, self.known)])
@@ -95,12 +107,7 @@ class Wanted:
                 f"{self.items:,} items are in the source or kept, and the snapshot would hold "
                 f"{held:,}; nothing was committed"
             )
-        return Snapshot(
-            manifest=manifest,
-            schema=self.schema,
-            fingerprint=self.fingerprint,
-            source_digest=self.source_digest,
-        )
+        return manifest
 
 
 def drive(

@@ -106,11 +106,11 @@ class FragmentReader:
             columns: of the schema, in the order wanted.
         """
         if part.kind != LINKS:
-            return _living(self.load(part.file.path, columns), part)
+            return living(self.load(part.file.path, columns), part)
         lent = [name for name in columns if name in borrowed(self.schema)]
         own = [name for name in columns if name not in lent]
         where = [VECTOR_FILE, VECTOR_ROW] if lent else []
-        links = _living(self.load(part.file.path, [*own, *where]), part)
+        links = living(self.load(part.file.path, [*own, *where]), part)
         if lent:
             vectors = self._vectors(links[VECTOR_FILE], links[VECTOR_ROW], lent)
             for name in lent:
@@ -124,7 +124,7 @@ class FragmentReader:
             part: of kind `links`.
             files: how many rows each data file of the snapshot has, by path.
         """
-        links = _living(self.load(part.file.path, [*_CONTENT, VECTOR_FILE, VECTOR_ROW]), part)
+        links = living(self.load(part.file.path, [*_CONTENT, VECTOR_FILE, VECTOR_ROW]), part)
         named, rows = links[VECTOR_FILE].to_pylist(), links[VECTOR_ROW].to_pylist()
         for path, row in zip(named, rows, strict=True):
             if path not in files:
@@ -172,5 +172,6 @@ def living_rows(part: Part) -> NDArray[np.bool_]:
     return living
 
 
-def _living(table: pa.Table, part: Part) -> pa.Table:
+def living(table: pa.Table, part: Part) -> pa.Table:
+    """Of the rows of a part's file those that the snapshot holds."""
     return table.filter(pa.array(living_rows(part))) if part.dead else table

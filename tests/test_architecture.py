@@ -40,6 +40,8 @@ _PROTOCOL = [
     "nightly/changes",
     "nightly/compare",
     "nightly/base",
+    "nightly/before",
+    "nightly/aside",
     "nightly/night",
 ]
 """Modules that decide what is in a dataset."""

@@ -29,6 +29,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.commit import Snapshot
+from pipeline.dataset import lost_files
 from pipeline.folder import Folder
 from pipeline.log import LogEntry, newest_entry, read_entry
 from pipeline.manifest import DATA, LINKS, VECTORS, Manifest, Part, read_manifest
@@ -176,8 +177,10 @@ class Gate:
                 yield self._collapse(column, vectors_ND, seen.sample.contents)
         enough = max(Counter(seen.sample.groups).values()) >= _FEWEST
         if enough and before is not None and before.fingerprint == snapshot.fingerprint:
-            old = total(self.look(few_of(held.parts(DATA)))).sample
-            yield from self._shifts(seen.sample, old, before)
+            # a retry mends a snapshot of which some are
+            lost = lost_files(self.folder, held)
+            there = [part for part in held.parts(DATA) if part.file.path not in lost]
+            yield from self._shifts(seen.sample, total(self.look(few_of(there))).sample, before)
 
     def _collapse(
         self, column: str, vectors_ND: NDArray[np.float32], contents: Sequence[bytes]

@@ -22,9 +22,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from pipeline.dataset import demand_there
 from pipeline.driver import Wanted
-from pipeline.errors import SpecError
 from pipeline.folder import Folder
 from pipeline.log import Kind, LogEntry, read_condemned, read_entry
 from pipeline.manifest import (
@@ -36,9 +34,10 @@ from pipeline.manifest import (
     Part,
     Shard,
     parts_of,
-    read_manifest,
 )
+from pipeline.nightly.aside import Aside
 from pipeline.nightly.base import Place, apart, less
+from pipeline.nightly.before import Before, demand_same_types
 from pipeline.nightly.changes import first_of_each
 from pipeline.nightly.compare import Compare, Sides
 from pipeline.nightly.counts import Counts
@@ -75,6 +74,8 @@ class Night:
     """Whether rows that are gone from the source stay."""
     unread: frozenset[str] = frozenset()
     """Keys of its shards that cannot be read, of which there are no units."""
+    again: frozenset[str] = frozenset()
+    """Reasons; what was set aside for one of them is tried again, and what is lost is made anew."""
     _plans: dict[object, "_Plan"] = field(default_factory=dict)
 
     @cached_property
@@ -100,6 +101,7 @@ class Night:
             known=plan.known,
             items=plan.items,
             rest=plan.rest,
+            otherwise=plan.otherwise,
         )
 
     def counts(self, newest: LogEntry | None) -> Counts:
@@ -113,6 +115,12 @@ class Night:
         if state not in self._plans:
             self._plans[state] = _Plan.of(self, base)
         return self._plans[state]
+
+    def before(self, newest: LogEntry | None) -> Before:
+        """What is there of the snapshot of an entry; None for nothing."""
+        if self.again:
+            return Before.mended(self.folder, newest, _keys(self.shards))
+        return Before.whole(self.folder, newest)
 
     def base(self, newest: LogEntry | None) -> LogEntry | None:
         """The snapshot to go on from: the last that was made in the same way and neither refused
@@ -154,35 +162,40 @@ class _Plan:
     """That there are to be: all of the source, and those that are kept though they are gone."""
     todo: pa.Table
     """Items of the source that no row of the snapshot is of, and the faulty ones: of `TODO`."""
+    aside: Aside
+    """What of them is tried again."""
+    otherwise: Manifest | None
+    """The snapshot before, when there is nothing else to do."""
     places: dict[bytes, Place]
     """Where the vectors of contents of `todo` are."""
 
     @classmethod
     def of(cls, night: Night, newest: LogEntry | None) -> "_Plan":
         """Compare the source with the snapshot of an entry; None for nothing."""
-        base = Manifest.of((), ())
-        if newest is not None:
-            # what is carried is not looked at again before the commit
-            demand_there(night.folder, newest)
-            base = read_manifest(night.folder, newest.manifest)
-        same = newest is not None and difference(night.schema, newest.row_schema) is None
-        before = {(s.key, s.size, s.etag) for s in base.shards} if same else set()
-        as_they_were = {s.key for s in night.shards if (s.key, s.size, s.etag) in before}
+        # what is carried is not looked at again before the commit
+        before = night.before(newest)
+        base = before.manifest
         held = held_shards(night.unread, base, newest, night.schema)
-        as_they_were |= {shard.key for shard in held}
+        as_they_were = _keys(held)
+        if newest is not None and difference(night.schema, newest.row_schema) is None:
+            as_they_were |= before.unchanged(night.shards)
         parts = base.parts(DATA, LINKS)
         looked_at = [part for part in parts if part.shard not in as_they_were]
+        carried = [p for p in base.parts(DATA, LINKS, QUARANTINE) if p.shard in as_they_were]
+        aside = Aside.of(night.folder, carried, night.units, night.again)
+        changed = {n: u for n, u in enumerate(night.units) if u.shard not in as_they_were}
         sides = Sides(
-            units=[(n, u) for n, u in enumerate(night.units) if u.shard not in as_they_were],
+            units=sorted({**changed, **aside.units}.items()),
             parts=looked_at,
             schema=night.schema if newest is None else newest.row_schema,
             keep_gone=night.keep_gone,
         )
         found = night.compare(sides)
-        _demand_same_types(night.schema, newest, found.kept.num_rows)
-        kept_whole = base.parts(DATA, LINKS, QUARANTINE)
-        carried = [part for part in kept_whole if part.shard in as_they_were]
+        aside.demand_all(found.todo)
+        demand_same_types(night.schema, newest, found.kept.num_rows)
+        carried = aside.carried(carried)
         items = sum(part.rows for part in carried)
+        is_same = _keys(base.shards) == _keys([*night.shards, *held]) == as_they_were
         not_compared = sum(part.rows for part in carried if part.kind != QUARANTINE)
         carried += [*less(looked_at, found.dead), *apart(looked_at, found.kept)]
         return cls(
@@ -193,6 +206,8 @@ class _Plan:
             items=items + found.items + found.kept.num_rows,
             counts=found.counts + Counts(carried=not_compared),
             todo=found.todo,
+            aside=aside,
+            otherwise=base if is_same and night.again and not found.dead.num_rows else None,
             places=night.places(base.parts(DATA, VECTORS), found.todo["content"]),
         )
 
@@ -229,7 +244,7 @@ class _Plan:
         return {
             # a unit of which everything is embedded is the same one on whichever night
             number: self.night.units[number]
-            if len(items) == whole[number]
+            if number not in self.aside.units and len(items) == whole[number]
             else replace(self.night.units[number], only=tuple(items))
             for number, items in sorted(chosen.items())
         }
@@ -273,17 +288,11 @@ class _Plan:
         )
 
 
+def _keys(shards: Sequence[Shard]) -> set[str]:
+    return {shard.key for shard in shards}
+
+
 def _data_of(receipts: Mapping[str, Receipt]) -> list[Part]:
     """The data files of some units, in the order of their keys."""
     parts = (part for _, receipt in sorted(receipts.items()) for part in parts_of("", receipt))
     return [part for part in parts if part.kind == DATA]
-
-
-def _demand_same_types(schema: pa.Schema, newest: LogEntry | None, kept: int) -> None:
-    """Refuse to keep rows whose columns are of other types than those of the source by now."""
-    differs = None if newest is None else difference(schema, newest.row_schema)
-    if kept and differs is not None:
-        raise SpecError(
-            f"nightly.on_gone: keep, but {kept:,} rows that are gone from the source have other "
-            f"columns than it has now ({differs}); use delete, or another output.uri"
-        )

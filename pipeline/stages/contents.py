@@ -50,9 +50,12 @@ def asked_of(row: Mapping[str, Any]) -> list[Asked]:
     if row["reason"] is not None:
         of_image = row["reason"] in OF_IMAGE
         fault = (row["reason"], row["stage"], row["message"])
-        asked = [Asked(modality=Modality.IMAGE if of_image else None, content=b"", fault=fault)]
         if not of_image:
-            return asked
+            # a later stage that fails of a row leaves as many items undone as it asks for
+            is_read = row["stage"] != "source" and row["task"] in TASKS and not row["no_id"]
+            there = [kind for kind in Modality if row[kind] is not None] if is_read else []
+            return [Asked(modality=kind, content=b"", fault=fault) for kind in there or (None,)]
+        asked = [Asked(modality=Modality.IMAGE, content=b"", fault=fault)]
     task = TASKS.get(row["task"]) if row["task"] is not None else None
     if row["no_id"] and not asked:
         return [_refused(Reason.NULL_ID, "the id is null")]

@@ -182,7 +182,7 @@ def test_what_cannot_be_tried_again_is_told(
     assert f"{JOB} is damaged" in capsys.readouterr().err
 
 
-def test_a_file_that_was_damaged_since_is_not_carried_over(
+def test_a_file_that_was_damaged_since_is_carried_as_what_was_committed_and_so_found(
     tmp_path: Path, spec: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert embed(spec) == 0
@@ -191,6 +191,21 @@ def test_a_file_that_was_damaged_since_is_not_carried_over(
     content = bytearray(data.read_bytes())
     content[len(content) // 2] ^= 1
     data.write_bytes(content)
+    assert _retry(tmp_path) == 0
+    assert open_dataset(str(tmp_path / "out")).version == 2
+    assert main(["verify", str(tmp_path / "out")]) == 1
+    assert f"{data.name} is damaged: its sha256 has changed" in capsys.readouterr().err
+
+
+def test_what_was_set_aside_is_not_read_from_a_file_that_was_damaged_since(
+    tmp_path: Path, spec: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert embed(spec) == 0
+    (tmp_path / _ABSENT).write_bytes(png(2))
+    (aside,) = (tmp_path / "out/quarantine").rglob("*.arrow")
+    content = bytearray(aside.read_bytes())
+    content[len(content) // 2] ^= 1
+    aside.write_bytes(content)
     assert _retry(tmp_path) == 2
     assert "is damaged: its sha256 has changed" in capsys.readouterr().err
     assert open_dataset(str(tmp_path / "out")).version == 1
@@ -214,7 +229,7 @@ def test_another_job_that_was_begun_there_is_not_embedded_by_a_retry(
     assert _retry(tmp_path) == 2
     told = capsys.readouterr().err
     assert f"version 1 is not of the job that {JOB} describes" in told
-    assert "run `nightjar embed` with the spec that is meant, then retry" in told
+    assert "run `nightjar nightly` with the spec that is meant, then retry" in told
     assert open_dataset(str(tmp_path / "out")).version == 1
     # the way out
     assert embed(spec) == 0

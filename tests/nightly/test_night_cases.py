@@ -16,9 +16,11 @@ from jobs.cli import main
 from pipeline.dataset import Dataset, open_dataset
 from pipeline.folder import Folder
 from pipeline.manifest import Shard, read_manifest
+from pipeline.model.processor import PreparedItem
 from pipeline.nightly import night as nights
 from pipeline.runs import RUNS
 from pipeline.stages.recipe import Recipe
+from pipeline.tasks import Task
 from pipeline.work import Link, WorkUnit
 from tests.jobs import OPEN_GATE, killed_after, png
 
@@ -585,3 +587,24 @@ def test_rows_of_a_shard_that_cannot_be_read_are_not_held_among_rows_of_other_ty
     told = capsys.readouterr().err
     assert f"the rows of {source / 'b.parquet'}, which cannot be read, have other columns" in told
     assert _dataset(spec).version == 1
+
+
+def test_a_row_of_which_a_stage_fails_is_set_aside_for_all_that_it_asks(
+    night: Night, spec: Path, source: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from pipeline.model.processor import Processor
+
+    original = Processor.text
+
+    def broken(self: Processor, text: str, task: Task) -> PreparedItem:
+        if text == "bad":
+            raise IndexError("a bug")
+        return original(self, text, task)
+
+    monkeypatch.setattr(Processor, "text", broken)
+    rows = _rows(0, 8)
+    rows[1] |= {"body": "bad", "page": png(1)}
+    _write(source / "a.parquet", rows)
+    assert night()["quarantined"] == {"unexpected_error": 2}
+    assert _aside(spec) == [1, 1]
+    assert _dataset(spec).count() == 15
