@@ -89,7 +89,7 @@ def test_a_worker_that_hangs_ends_the_run_which_says_who_holds_what(
     assert done.code == 1
     assert "limits.stall: nothing has moved for 15 s" in done.err
     assert re.search(r"prepare \w{32}: held by process \d+ on [\d.]+ for 2\d s", done.err)
-    assert re.search(r"pools want .* of 2 CPUs", done.err)
+    assert re.search(r"(?s)pools want .* of 2 CPUs", done.err)
     assert not (tmp_path / "out/log").exists()
 
 
