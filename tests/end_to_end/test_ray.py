@@ -1,6 +1,7 @@
 """The whole flow on real Ray clusters, against the same corpus embedded in one process."""
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import yaml
 
 from pipeline import open_dataset
 from pipeline.dataset import Dataset
+from pipeline.stages.canaries import CANARIES
 from tests.end_to_end.clusters import Cluster, Finished, nightjar
 from tests.end_to_end.small_corpus import PAIRED, REASONS, ROWS
 
@@ -94,6 +96,32 @@ def test_nights_on_a_cluster_embed_once_and_then_link_and_delete(
     for row in found:
         vector = before[row["id"], row["modality"]]
         assert np.allclose(row["embedding"], vector, atol=1e-6)
+
+
+def test_an_actor_that_computes_something_else_is_named_and_nothing_is_committed(
+    spec: Path, cluster: Cluster
+) -> None:
+    first = ("--set", "source.0.uri=" + _first_shard(spec), "--set", "source.0.keep=[]")
+    more = ("--set", "nightly.gate.growth=null")
+    done = nightjar("nightly", spec, "--address", cluster.address, *first, *more)
+    assert done.code == 0, done.err
+    # as if another host had made them
+    for stored in (spec.parent / "out" / CANARIES).glob("*/retrieval-*.arrow"):
+        with pa.ipc.open_file(stored.read_bytes()) as file:
+            table = file.read_all()
+        turned = [values[::-1] for values in table["values"].to_pylist()]
+        table = table.set_column(3, table.schema.field(3), pa.array(turned, table.schema.types[3]))
+        with pa.ipc.new_file(str(stored), table.schema) as writer:
+            writer.write_table(table)
+    done = nightjar("nightly", spec, "--address", cluster.address, *more)
+    assert done.code == 1, done.out
+    assert re.search(
+        r"vectors of the canary '\w+', adapter retrieval, are .* from what they were .*: actor "
+        r"[0-9a-f]{8,}, process \d+ on host .*, \w+ CPU with .*, does not compute what others did; "
+        r"nothing was committed",
+        done.err,
+    )
+    assert _dataset(spec).version == 1
 
 
 def _rows_of(dataset: Dataset) -> list[dict[str, Any]]:

@@ -32,8 +32,8 @@ _PATIENCE = 1.0
 """Seconds; one that is not small would make each of these runs take a quarter of an hour."""
 
 _AT_ONCE = 5
-"""Requests that a fault which does not pass may cost: what was asked, what is there instead, and the
-account of the run."""
+"""Requests that a fault which does not pass may cost: what was asked, what is there instead, and
+the account of the run."""
 
 _FAULTS = {
     "403": Rule(fault="status", status=403, code="AccessDenied"),
