@@ -175,7 +175,7 @@ class Gate:
         for column, vectors_ND in seen.sample.vectors.items():
             if len(vectors_ND) >= _FEWEST:
                 yield self._collapse(column, vectors_ND, seen.sample.contents)
-        enough = max(Counter(seen.sample.groups).values()) >= _FEWEST
+        enough = max(Counter(seen.sample.groups).values(), default=0) >= _FEWEST
         if enough and before is not None and before.fingerprint == snapshot.fingerprint:
             # a retry mends a snapshot of which some are
             lost = lost_files(self.folder, held)
@@ -234,14 +234,14 @@ class Gate:
         measured: dict[str, float | str] = {**means(now.values()), _QUERY_SET: asked.digest}
         if before is None:
             return measured, [missing]
-        if before.fingerprint == snapshot.fingerprint:
+        if before.fingerprint == snapshot.fingerprint and not lost_files(self.folder, held):
             then = self._grades(question, held)
             both = now.keys() & then.keys()
             if both:
                 pairs = (means(now[n] for n in both), means(then[n] for n in both))
                 return measured, [missing, *self._drops(*pairs, before)]
         elif before.quality.get(_QUERY_SET) == asked.digest:
-            # vectors of another generation are not to be searched with these queries
+            # vectors of another generation, or that are lost, are not to be searched
             was = {check: float(before.quality[check]) for check in (NDCG, RECALL)}
             return measured, [missing, *self._drops(means(now.values()), was, before)]
         return measured, [missing]

@@ -103,6 +103,10 @@ def test_a_canary_that_does_not_fit_the_memory_says_nothing_of_the_device(tmp_pa
         return replace(found, faults={0: RowError(Reason.OOM, "too large")})
 
     canaries.after("code", 1, cramped)
+    # nor does one that has not been looked at before, and fits now
+    other = _canaries(tmp_path / "other")
+    other.before("code", cramped)
+    other.after("code", 1, device.embed)
 
 
 def test_each_adapter_has_canaries_of_its_own(tmp_path: Path) -> None:
