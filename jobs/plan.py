@@ -45,7 +45,7 @@ class Forecast:
     found: Counts
     """What a comparison with the last snapshot found."""
     done_rows: int
-    """Of the rows to be embedded, those that a run has done that was cut off."""
+    """Of the rows to be embedded, those that an earlier run has done."""
     sampled_rows: int | None
     """How many rows were prepared to count the rest; None for all: the counts are exact."""
     embedded: dict[str, int]
@@ -88,7 +88,7 @@ class Forecast:
         if self.aside:
             lines.append(f"set aside   {self.aside:,} items, before the model sees them")
         if self.done_rows:
-            lines.append(f"done        {self.done_rows:,} rows more, by a run that was cut off")
+            lines.append(f"done        {self.done_rows:,} rows more, by an earlier run")
         if self.device_hours is None:
             lines.append("time        unknown: no benchmark.json; `nightjar benchmark` writes one")
         else:

@@ -132,6 +132,10 @@ def _account(
         done = {receipt.unit for receipt in outcome.resumed}
         left_of_them = tally(r for r in outcome.receipts or () if r.unit in done).quarantined
     tried = sum(count for reason, count in before.items() if reason in chosen)
+    new = tally(outcome.receipts or ()).tokens - tally(outcome.resumed).tokens
+    if not tried and new:
+        rows = sum(tally(outcome.receipts or ()).embedded.values())
+        return f"{rows:,} rows of which the files were gone or cut are embedded again"
     if not tried:
         others = ", ".join(before)
         more = f"; what was, for {others}, is tried again with --reason" if others else ""

@@ -28,7 +28,8 @@ def run(dataset: Dataset) -> None:
         listed = "".join(f"\n  {sentence}" for sentence in damaged)
         raise RunError(
             f"{len(damaged)} of the {len(files)} files of version {dataset.version} cannot be "
-            f"trusted; embed again to another output.uri:{listed}"
+            "trusted; put them back from a copy, or move away those that are damaged: "
+            f"`nightjar retry {dataset.uri}` embeds what is gone or cut again:{listed}"
         )
     held, aside, entry = dataset.count(), dataset.count_quarantined(), dataset.entry
     written = sum(file.rows for file in files)

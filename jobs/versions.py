@@ -28,6 +28,7 @@ def show(uri: str, last: int) -> None:
         tags = [name for name, version in newest.tags.items() if version == entry.version]
         marks = [
             *(["published"] if entry.version == newest.published else []),
+            *(["discarded"] if entry.version in newest.withheld else []),
             *(f"tag {name}" for name in sorted(tags)),
             *(["collected"] if is_gone else []),
         ]
@@ -47,7 +48,10 @@ def publish_version(uri: str, version: str) -> None:
 
 def roll_back_to(uri: str, version: str) -> None:
     """Give readers an earlier snapshot again."""
-    _tell_published(uri, roll_back(Folder(uri), version))
+    entry = roll_back(Folder(uri), version)
+    _tell_published(uri, entry)
+    if entry.withheld:
+        print("what later versions have added is discarded: it is embedded anew, or not at all")
 
 
 def tag_version(uri: str, name: str, version: str | None, delete: bool) -> None:
@@ -61,7 +65,7 @@ def tag_version(uri: str, name: str, version: str | None, delete: bool) -> None:
 
 
 def _tell_published(uri: str, entry: LogEntry) -> None:
-    print(f"{uri}: readers get version {entry.published}")
+    print(f"{uri}: readers get version {entry.published or 'none'}")
 
 
 def _of_snapshot(entry: LogEntry) -> str:
@@ -73,6 +77,8 @@ def _change(before: LogEntry, entry: LogEntry) -> str:
     match entry.kind:
         case Kind.SNAPSHOT:
             return _of_snapshot(entry)
+        case Kind.ROLLBACK if entry.published == before.published:
+            return f"{entry.kind}: what came after version {entry.published} is discarded"
         case Kind.PUBLISH | Kind.ROLLBACK:
             earlier = before.published or "none"
             return f"{entry.kind}: version {entry.published} instead of {earlier}"

@@ -109,7 +109,7 @@ def find_garbage(folder: Folder, keep: int = KEPT_SNAPSHOTS, abandoned: bool = F
     kept = {newest.published, newest.snapshot, *newest.tags.values(), *last} - {0}
     held = _manifests(folder, (snapshots[version] for version in kept))
     live = _named(held)
-    expired = [snapshots[version] for version in readable if version not in kept]
+    expired = [snapshots[v] for v in readable if snapshots[v].manifest not in held]
     gone = condemned | _named(_manifests(folder, expired))
     times = _times(folder, snapshots)
     latest = _latest(snapshots.values(), times)

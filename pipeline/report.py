@@ -44,6 +44,8 @@ class RunReport:
     """The snapshot that holds the result."""
     published: bool
     """Whether readers get it; after a rollback they may get an earlier one."""
+    candidate: bool
+    """Whether they have never got it."""
     up_to_date: bool
     """Whether that snapshot was there already, so nothing was done."""
     rows: int
@@ -107,9 +109,10 @@ class RunReport:
     def _tell_unpublished(self) -> str:
         if self.published:
             return ""
+        what = "is a candidate" if self.candidate else "was rolled back"
         return (
-            f"; version {self.version} is a candidate: `nightjar publish {self.dataset} "
-            f"{self.version}` gives it to readers"
+            f"; version {self.version} {what}, and readers get another: `nightjar publish "
+            f"{self.dataset} {self.version}` gives it to them"
         )
 
     def _tell_unread(self) -> str:
@@ -133,6 +136,7 @@ def unchanged(
         dataset=dataset,
         version=entry.snapshot,
         published=entry.published == entry.snapshot,
+        candidate=entry.candidate,
         up_to_date=True,
         rows=0,
         items=entry.rows,
@@ -181,6 +185,7 @@ def account(
         dataset=dataset,
         version=entry.snapshot,
         published=entry.published == entry.snapshot,
+        candidate=entry.candidate,
         up_to_date=False,
         rows=total.rows,
         items=total.items,

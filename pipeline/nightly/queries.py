@@ -61,8 +61,9 @@ def _query(where: str, line: bytes) -> Query:
         grades = relevant if isinstance(relevant, dict) else dict.fromkeys(map(str, relevant), 1)
         relevant = {name: float(grade) for name, grade in grades.items()}
     except (ValueError, TypeError, KeyError, AttributeError) as error:
+        why = f"it has no {error}" if isinstance(error, KeyError) else str(error)
         raise SpecError(
-            f'{where} is not {{"query": text, "relevant": [ids] or {{id: grade}}}}: {error!r}'
+            f'{where} is not {{"query": text, "relevant": [ids] or {{id: grade}}}}: {why}'
         ) from None
     if not isinstance(text, str) or not text.strip():
         raise SpecError(f"{where}: the query is empty")

@@ -99,7 +99,8 @@ def test_a_hundred_nights_leave_what_they_must_and_no_more(
     assert max(sizes[-3:]) < 1.5 * max(sizes[2:5]), sizes
     entries = [folder.get(f"{LOG}/{name}") for name in folder.names(LOG)]
     changed = _NIGHTS - _NIGHTS // _QUIET_EVERY
-    assert len(entries) == changed + _NIGHTS // _COLLECTED_EVERY, "one for each that did something"
+    collected = _NIGHTS // _COLLECTED_EVERY
+    assert changed < len(entries) <= changed + collected, "one for each that did something"
     assert max(map(len, entries)) < 1.1 * min(map(len, entries)), "none repeats those before it"
 
 

@@ -43,7 +43,7 @@ def test_versions_tells_what_was_committed_and_what_readers_got(
         ("6", "2", "publish: version 2 instead of 1"),
         ("5", "1", "tag: golden is 2"),
         ("4", "1", "rollback: version 1 instead of 3"),
-        ("3", "3", "snapshot: 2 rows, 1 quarantined"),
+        ("3", "3", "snapshot: 2 rows, 1 quarantined (discarded)"),
         ("2", "2", "snapshot: 4 rows, 2 quarantined (published)"),
         ("1", "1", "snapshot: 4 rows, 2 quarantined (collected)"),
     ]

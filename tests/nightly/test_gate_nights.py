@@ -422,7 +422,10 @@ def test_a_night_that_is_published_by_hand_goes_on_from_its_own_candidates(
     manual = "nightly.publish=manual"
     _more(source)
     told = night(manual)
-    assert f"version 2 is a candidate: `nightjar publish {_out(spec)} 2`" in told
+    assert (
+        f"version 2 is a candidate, and readers get another: `nightjar publish {_out(spec)} 2`"
+        in told
+    )
     assert f"show {_out(spec)} --version 2" in told
     assert _readers(spec) == (1, 240)
     _write(source / "one.parquet", range(5000, 5001))
