@@ -17,14 +17,12 @@ from pipeline.log import newest_entry
 from pipeline.patience import FIRST_PATIENCE
 from pipeline.report import RunReport
 from pipeline.runs import Ending, Run, put_begun, put_ended, run_name
-from pipeline.software import installed
+from pipeline.software import RECORDED, installed
 from pipeline.spec import JobSpec
 from pipeline.stages.board import Progress
 
 P = ParamSpec("P")
 T = TypeVar("T")
-
-_RECORDED = ("nightjar", "ray", "torch", "transformers", "pyarrow", "pillow")
 
 
 @dataclass(kw_only=True)
@@ -94,7 +92,7 @@ class Account:
             command=self.command,
             job=job,
             host=socket.gethostname(),
-            versions=installed(_RECORDED),
+            versions=installed(RECORDED),
             ending=self.ending,
             reasons=self.reasons,
             seconds=self.seconds,

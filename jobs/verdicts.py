@@ -8,7 +8,7 @@ from pipeline.commit import Snapshot
 from pipeline.dataset import read_quarantine
 from pipeline.errors import RunError, SnapshotRefused
 from pipeline.folder import Folder
-from pipeline.log import newest_entry, read_entry
+from pipeline.log import newest_entry
 from pipeline.spec import JobSpec
 from pipeline.verdict import PUBLISHED, Verdict, demand_healthy
 from pipeline.work import Receipt
@@ -45,12 +45,12 @@ def demand_passed(folder: Folder, version: int) -> None:
     Raises:
         SnapshotRefused: its notes say why, and what may be done.
     """
-    newest, made = newest_entry(folder), read_entry(folder, version)
+    newest = newest_entry(folder)
     if newest is None or not newest.is_refused or newest.snapshot != version:
         return
     readers = f"version {newest.published}" if newest.published else "none"
     error = SnapshotRefused(f"version {version} is a candidate, and readers get {readers}:")
-    for reason in made.refused:
+    for reason in newest.refused:
         error.add_note(f"  {reason}")
     error.add_note(
         f"`nightjar show {folder.uri} --version {version}` reads it, and `nightjar publish "

@@ -32,13 +32,12 @@ from pipeline.log import (
 )
 from pipeline.manifest import Manifest, put_manifest
 from pipeline.schema import difference
-from pipeline.software import installed
+from pipeline.software import RECORDED, installed
 from pipeline.verdict import PUBLISHED, Verdict
 from pipeline.work import Receipt, WorkUnit
 
 ROUNDS = 10
 """In which whoever decides by a state that another has changed decides anew."""
-_RECORDED = ("nightjar", "ray", "torch", "transformers", "pyarrow", "pillow")
 
 
 def digest(
@@ -219,7 +218,7 @@ def _commit_fields(version: int) -> dict[str, Any]:
         commit_id=uuid.uuid4().hex,
         parent=version - 1,
         created_at=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-        versions=installed(_RECORDED),
+        versions=installed(RECORDED),
     )
 
 

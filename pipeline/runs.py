@@ -11,6 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
 from datetime import datetime
 from enum import StrEnum
+from functools import partial
 from typing import Any
 
 from pipeline.errors import OutputError
@@ -61,7 +62,7 @@ class Run:
     seconds: float = 0.0
     """Of the whole run."""
     phases: dict[str, float] = field(default_factory=dict)
-    """Seconds of its phases, one after another: plan, compare, embed, gate, commit."""
+    """Seconds of its phases, one after another: plan, compare, link, embed, gate."""
     stages: dict[str, float] = field(default_factory=dict)
     """Seconds of all workers together, by stage: source, prepare, embed, sink."""
     workers: dict[str, int] = field(default_factory=dict)
@@ -97,23 +98,22 @@ def list_runs(folder: Folder, last: int) -> list[Run]:
     Raises:
         OutputError: an account is damaged.
     """
-    names = sorted(folder.names(RUNS))
-    ended = {name.removesuffix(_ENDED) for name in names if not name.endswith(_BEGUN)}
-    begun = {name.removesuffix(_BEGUN) for name in names if name.endswith(_BEGUN)}
-    chosen = sorted(ended | begun)[-last:]
+    # the account of a run replaces what it said at first, which sorts before it
+    files = {_run_of(name): name for name in sorted(folder.names(RUNS))}
     with ThreadPoolExecutor(_READ_AT_ONCE) as pool:
-        return list(
-            pool.map(
-                lambda name: _read(folder, f"{name}{_ENDED if name in ended else _BEGUN}"), chosen
-            )
-        )
+        return list(pool.map(partial(_read, folder), list(files.values())[-last:]))
 
 
 def expired_runs(folder: Folder, keep: int) -> list[str]:
     """Paths of all accounts but those of the last runs."""
-    names = sorted(folder.names(RUNS))
-    kept = set(sorted({name.partition(".")[0] for name in names})[-keep:])
-    return [f"{RUNS}/{name}" for name in names if name.partition(".")[0] not in kept]
+    names = folder.names(RUNS)
+    kept = set(sorted(set(map(_run_of, names)))[-keep:])
+    return [f"{RUNS}/{name}" for name in sorted(names) if _run_of(name) not in kept]
+
+
+def _run_of(name: str) -> str:
+    """The run whose file has that name."""
+    return name.partition(".")[0]
 
 
 def _read(folder: Folder, name: str) -> Run:

@@ -280,7 +280,7 @@ def test_the_digest_is_that_of_the_work_and_not_of_its_order() -> None:
 
 def test_the_entry_names_the_software(folder: Folder) -> None:
     assert {"python", "nightjar", "pyarrow", "torch"} <= _commit(folder).versions.keys()
-    assert committing._RECORDED
+    assert committing.RECORDED
 
 
 def test_a_snapshot_committed_since_the_run_began_is_not_built_over(folder: Folder) -> None:
