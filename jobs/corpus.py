@@ -18,5 +18,5 @@ def run(directory: str) -> None:
         raise OutputError(str(error)) from error
     print(
         f"corpus: {summary.rows:,} rows in {directory} ({summary.documents:,} documents, "
-        f"{summary.samples} tar samples, {summary.pages} page images)"
+        f"{summary.samples} tar samples, {summary.pages} page images), {summary.queries} queries"
     )

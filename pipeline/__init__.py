@@ -2,8 +2,9 @@
 
 Three sentences tell what may import what. The ground floor (`pipeline/*.py`) is the standard
 library, pyarrow, fsspec and pydantic; `pipeline.model` is torch and knows neither Ray nor storage;
-`pipeline.stages` is the flow on Ray and knows no vector store. `stages` may use `model`; only
-`jobs` may know everything. Data crosses each border as Arrow and comes back as receipts; what the
+`pipeline.stages` is the flow on Ray and knows no vector store; `pipeline.index` is what happens
+after the commit and knows neither Ray nor torch. `stages` may use `model`; only `jobs` may know
+everything. Data crosses each border as Arrow and comes back as receipts; what the
 world sees is a committed dataset on object storage.
 """
 

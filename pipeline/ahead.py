@@ -12,16 +12,23 @@ Thing = TypeVar("Thing")
 Result = TypeVar("Result")
 
 _AT_ONCE = 16
-"""Calls, and results held, at a time."""
 
 
-def ahead(call: Callable[[Thing], Result], things: Iterable[Thing]) -> Iterator[Result]:
-    """The results, in order, as `map` would give them."""
-    with ThreadPoolExecutor(_AT_ONCE) as pool:
+def ahead(
+    call: Callable[[Thing], Result], things: Iterable[Thing], at_once: int = _AT_ONCE
+) -> Iterator[Result]:
+    """The results, in order, as `map` would give them.
+
+    Args:
+        call: mostly waits.
+        things: to be called with.
+        at_once: calls, and results held, at a time.
+    """
+    with ThreadPoolExecutor(at_once) as pool:
         begun: deque[Future[Result]] = deque()
         for thing in things:
             begun.append(pool.submit(call, thing))
-            if len(begun) >= _AT_ONCE:
+            if len(begun) >= at_once:
                 yield begun.popleft().result()
         while begun:
             yield begun.popleft().result()

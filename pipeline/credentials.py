@@ -34,8 +34,12 @@ _plain_record = logging.getLogRecordFactory()
 _formatter = logging.Formatter()
 
 
-def resolve(reference: str) -> str:
+def resolve(reference: str, key: str = "storage") -> str:
     """The secret that a reference names, without the white space around it.
+
+    Args:
+        reference: `env:NAME` or `file:PATH`.
+        key: of the spec, that has it.
 
     Raises:
         SpecError: it is not there, in this process.
@@ -45,14 +49,14 @@ def resolve(reference: str) -> str:
         found = os.environ[name] if kind == "env" else Path(name).expanduser().read_text()
     except KeyError:
         raise SpecError(
-            f"storage: {reference} names a variable that the environment of this process has not"
+            f"{key}: {reference} names a variable that the environment of this process has not"
         ) from None
     except (OSError, UnicodeDecodeError) as error:
         what = getattr(error, "strerror", None) or "it is not text"
-        raise SpecError(f"storage: {reference} cannot be read: {what}") from None
+        raise SpecError(f"{key}: {reference} cannot be read: {what}") from None
     secret = found.strip()
     if not secret:
-        raise SpecError(f"storage: {reference} is empty")
+        raise SpecError(f"{key}: {reference} is empty")
     if len(secret) >= _SHORTEST:
         for part in {secret, *_parts(secret)}:
             _known.update(_spellings(part))

@@ -7,7 +7,8 @@
     │   │   ├── EmptySource    no object, or no row: a wrong path, more often than not
     │   │   └── ShardError     a shard that cannot be read at all
     │   ├── CheckpointError    the model's files: missing, incomplete, not the official layout
-    │   └── OutputError        the dataset at the output: absent, or of another schema
+    │   ├── OutputError        the dataset at the output: absent, or of another schema
+    │   └── CollectionError    what a vector store has under a name: not ours, of another layout
     ├── RunError               exit code 1: the run itself failed, nothing was committed
     │   ├── ConservationError  rows in and rows out differ
     │   ├── CommitConflict     another driver committed first
@@ -15,6 +16,9 @@
     │   ├── DeviceLost         the device fails whatever it is asked: only a new process can use it
     │   ├── CanaryDrift        a worker does not compute what others did
     │   ├── Stalled            nothing has moved for longer than limits.stall
+    │   ├── StoreFailed        a vector store has failed for too long, or refuses too much
+    │   ├── StoreDiffers       a vector store does not hold what was written to it
+    │   ├── Superseded         another backfill of the same collection has begun
     │   └── UnexpectedError    an exception of a worker that is none of these: a bug, shown whole
     ├── SnapshotRefused        exit code 1: committed, and readers do not get it
     └── RowError               one row cannot be embedded: it becomes a quarantine row
@@ -62,6 +66,10 @@ class OutputError(UserError):
     """The dataset at the output."""
 
 
+class CollectionError(UserError):
+    """What a vector store has under the name of a collection."""
+
+
 class RunError(NightjarError):
     """The run failed; nothing was committed."""
 
@@ -92,6 +100,18 @@ class CanaryDrift(RunError):
 
 class Stalled(RunError):
     """Nothing has moved for too long."""
+
+
+class StoreFailed(RunError):
+    """A vector store has failed for too long, or refuses too much."""
+
+
+class StoreDiffers(RunError):
+    """A vector store does not hold what was written to it."""
+
+
+class Superseded(RunError):
+    """Another backfill of the same collection has begun since this one did."""
 
 
 class SnapshotRefused(NightjarError):

@@ -63,7 +63,7 @@ class Folder:
             patience: seconds for which calls of an object store are tried again.
         """
         self._at = locate(uri)
-        self._is_local = self._at.protocol == "file"
+        self.is_local = self._at.protocol == "file"
         self._patience = min(patience, self._at.patience)
         self.uri = uri.rstrip("/")
 
@@ -74,7 +74,7 @@ class Folder:
 
     def arrow_filesystem(self) -> pafs.FileSystem:
         """The same for Arrow's own readers: native for local files, which needs no Python lock."""
-        if self._is_local:
+        if self.is_local:
             return pafs.LocalFileSystem()
         return pafs.PyFileSystem(pafs.FSSpecHandler(self.filesystem))
 
@@ -92,7 +92,7 @@ class Folder:
 
     def put(self, name: str, data: bytes | memoryview) -> None:
         """Put a whole object, replacing any; a local one appears at once, under its name."""
-        if self._is_local:
+        if self.is_local:
             self._call(name, lambda: durable.put(Path(self.path(name)), data))
         else:
             # the clients of the stores take nothing but bytes
@@ -107,7 +107,7 @@ class Folder:
             OutputError: the store has no put-if-absent.
         """
         self._demand_atomic_protocol()
-        if self._is_local:
+        if self.is_local:
             self._call(name, lambda: durable.create(Path(self.path(name)), data))
         else:
             self._upload(name, data, "create")
@@ -127,13 +127,13 @@ class Folder:
         try:
             self._try_create()
         except OSError as error:
-            links = ", or its file system has no hard links" if self._is_local else ""
+            links = ", or its file system has no hard links" if self.is_local else ""
             raise OutputError(
                 f"output.uri: {self.uri!r} cannot be written to{links}: {error}"
             ) from error
 
     def _try_create(self) -> None:
-        if not self._is_local:
+        if not self.is_local:
             self._demand_one_winner(self, PROBE)
             return
         # where it would be made: a run that is refused later leaves no folder behind
@@ -180,7 +180,7 @@ class Folder:
 
     def temporaries(self, prefix: str) -> list[str]:
         """Names of what writers left directly below a local sub-folder, or still write to."""
-        return sorted(filter(durable.is_temporary, self._named(prefix))) if self._is_local else []
+        return sorted(filter(durable.is_temporary, self._named(prefix))) if self.is_local else []
 
     def _list(self, prefix: str) -> dict[str, dict[str, Any]]:
         named = self._named(prefix).items()

@@ -1,4 +1,4 @@
-"""A spec file: YAML in, a `JobSpec` out, or one clear sentence.
+"""A spec file: YAML in, a `JobSpec` or another spec out, or one clear sentence.
 
 Every key is checked here, before anything is listed or loaded. Beside what the contract refuses,
 repeated keys and YAML aliases are: the first hide a mistake, the second can swell a small file
@@ -10,39 +10,69 @@ import re
 from collections.abc import Sequence
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, TypeVar, get_args, overload
 
 import yaml
-from pydantic import ValidationError
+from pydantic import Field, ValidationError
 
 from pipeline.errors import SpecError
 from pipeline.section import Section
 from pipeline.spec import JobSpec, PoolSpec
-from pipeline.stores import has_password
+from pipeline.stores import StoreSpec, has_password
 from pipeline.tasks import ADAPTERS
 
 _MAX_SPEC_BYTES = 1 << 20
 _WORD = re.compile(r"[A-Za-z_][A-Za-z0-9_-]{0,62}")
 """A key that somebody may have meant; `secret:abc` is another thing."""
 _DOTTED = re.compile(r"[\w-]+(\.[\w-]+)*")
+_STORAGE = "storage"
+
+Spec = TypeVar("Spec", bound=Section)
 
 
-def load_spec(path: str | Path, overrides: Sequence[str] = ()) -> JobSpec:
-    """Read and check a job spec.
+class _StorageSpec(Section):
+    """What every spec has."""
+
+    storage: list[StoreSpec] = Field(
+        [], description="a list of object stores and how to reach them"
+    )
+
+
+@overload
+def load_spec(path: str | Path, overrides: Sequence[str] = ()) -> JobSpec: ...
+@overload
+def load_spec(path: str | Path, overrides: Sequence[str], kind: type[Spec]) -> Spec: ...
+def load_spec(path: str | Path, overrides: Sequence[str] = (), kind: Any = JobSpec) -> Any:
+    """Read and check a spec.
 
     Args:
         path: the YAML file.
         overrides: `key=value` settings that win over the file: the key a dotted path
             (`source.0.uri` in a list), the value YAML.
+        kind: what it is a spec of; by default of a job.
 
     Raises:
         SpecError: the file cannot be read, or a key is wrong.
     """
-    return parse_spec(_read_yaml(Path(path)), overrides)
+    return parse_spec(_read_yaml(Path(path), kind), overrides, kind)
 
 
-def parse_spec(raw: dict[str, Any], overrides: Sequence[str] = ()) -> JobSpec:
-    """A job spec as keys and values, which are changed as the overrides say, checked.
+def load_storage(path: str | Path) -> list[StoreSpec]:
+    """The `storage` section of a spec, whatever else it is of.
+
+    Raises:
+        SpecError: the file cannot be read, or the section is wrong.
+    """
+    raw = _read_yaml(Path(path), _StorageSpec)
+    return list(parse_spec({_STORAGE: raw.get(_STORAGE, [])}, (), _StorageSpec).storage)
+
+
+@overload
+def parse_spec(raw: dict[str, Any], overrides: Sequence[str] = ()) -> JobSpec: ...
+@overload
+def parse_spec(raw: dict[str, Any], overrides: Sequence[str], kind: type[Spec]) -> Spec: ...
+def parse_spec(raw: dict[str, Any], overrides: Sequence[str] = (), kind: Any = JobSpec) -> Any:
+    """A spec as keys and values, which are changed as the overrides say, checked.
 
     Raises:
         SpecError: a key is wrong.
@@ -50,9 +80,9 @@ def parse_spec(raw: dict[str, Any], overrides: Sequence[str] = ()) -> JobSpec:
     for override in overrides:
         _set(raw, override)
     try:
-        return JobSpec.model_validate(raw)
+        return kind.model_validate(raw)
     except ValidationError as error:
-        raise SpecError(_sentence(error)) from None
+        raise SpecError(_sentence(error, kind)) from None
 
 
 class _Loader(yaml.SafeLoader):
@@ -73,7 +103,7 @@ class _Loader(yaml.SafeLoader):
         return super().construct_mapping(node, deep)
 
 
-def _read_yaml(path: Path) -> dict[str, Any]:
+def _read_yaml(path: Path, kind: type[Section]) -> dict[str, Any]:
     try:
         text = path.read_bytes()
     except OSError as error:
@@ -89,7 +119,7 @@ def _read_yaml(path: Path) -> dict[str, Any]:
     except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise SpecError(f"{path} is not YAML: {_problem(error)}") from None
     if not isinstance(raw, dict):
-        raise SpecError(f"{path} must hold keys and values: {', '.join(JobSpec.model_fields)}")
+        raise SpecError(f"{path} must hold keys and values: {', '.join(kind.model_fields)}")
     return raw
 
 
@@ -143,17 +173,17 @@ def _key(node: Any, part: str, path: str) -> str | int:
     return int(part)
 
 
-def _sentence(error: ValidationError) -> str:
+def _sentence(error: ValidationError, kind: type[Section]) -> str:
     """The first mistake, in one sentence: the key's path, the value, what was expected."""
     # an unknown key first: where another is missing, it is most likely that one, misspelt
     problem = min(error.errors(), key=lambda found: found["type"] != "extra_forbidden")
-    place, fields, description = _locate(problem["loc"])
+    place, fields, description = _locate(problem["loc"], kind)
     if problem["type"] == "value_error":  # our own validators say it all but the path
         message = str(problem["ctx"]["error"])
         return f"{place}.{message}" if place else message
     if problem["type"] == "field":
         return f"{place}: {problem['msg']}"
-    value = "its value" if "storage" in problem["loc"] else _shown(problem["input"])
+    value = "its value" if _STORAGE in problem["loc"] else _shown(problem["input"])
     if problem["type"] == "missing":
         return f"{place} is missing; expected {description}"
     if problem["type"] == "extra_forbidden":
@@ -162,7 +192,7 @@ def _sentence(error: ValidationError) -> str:
         hint = f"did you mean {close[0]!r}" if close else f"the keys here are {', '.join(fields)}"
         if not _WORD.fullmatch(key):
             # such as `secret:abc`, without the space
-            above = _locate(problem["loc"][:-1])[0] or "the spec"
+            above = _locate(problem["loc"][:-1], kind)[0] or "the spec"
             return f"{above}: one key is not a word; the keys here are {', '.join(fields)}"
         return f"{place}: unknown key; {hint}"
     return f"{place}: {value} is not valid; expected {description}"
@@ -181,13 +211,13 @@ def _named(key: object) -> str:
     return f"key {key!r}" if isinstance(key, str) and _WORD.fullmatch(key) else "a key"
 
 
-def _locate(loc: tuple[int | str, ...]) -> tuple[str, list[str], str]:
+def _locate(loc: tuple[int | str, ...], kind: type[Section]) -> tuple[str, list[str], str]:
     """The dotted path, the keys at its last section, and the description of its last key.
 
     Pydantic's own locations also hold, behind a key that may be of several kinds, which it tried.
     """
-    section: type[Section] | None = JobSpec
-    path, fields, description = "", list(JobSpec.model_fields), "a mapping"
+    section: type[Section] | None = kind
+    path, fields, description = "", list(kind.model_fields), "a mapping"
     tag_next = False
     for part in loc:
         if tag_next and part in _TAGS:

@@ -73,9 +73,8 @@ def locate(uri: str) -> Location:
         SourceError: no installed package knows the protocol.
     """
     protocol = get_protocol(uri)
-    fits = (store for store in _stores if store.reaches(uri))
     try:
-        filesystem = _filesystem(protocol, max(fits, key=lambda s: len(s.uri), default=None))
+        filesystem = _filesystem(protocol, store_of(uri))
     except (ImportError, ValueError) as error:
         extra = _EXTRAS.get(protocol)
         more = (
@@ -102,6 +101,12 @@ def use_stores(stores: Sequence[StoreSpec]) -> None:
     """
     global _stores
     _stores = tuple(stores)
+
+
+def store_of(uri: str) -> StoreSpec | None:
+    """How the store at a URL is reached, where that was said."""
+    fits = (store for store in _stores if store.reaches(uri))
+    return max(fits, key=lambda store: len(store.uri), default=None)
 
 
 @cache

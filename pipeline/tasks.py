@@ -59,6 +59,15 @@ def task_named(name: str, field: str = "task") -> Task:
         ) from None
 
 
+def answering(task: Task) -> Task:
+    """The task of the rows that queries of a task are to find: the passages of its adapter.
+
+    `text-matching`, which has no sides, finds its own. Rows that were embedded as queries answer
+    nothing.
+    """
+    return TASKS.get(f"{task.adapter}.passage", task)
+
+
 def adapter_for(task_name: str | None) -> str:
     """The adapter whose pool takes a row of that task.
 

@@ -16,11 +16,14 @@ import yaml
 from benchmarks import summary
 from benchmarks.record import RESULTS
 from jobs.cli import main
+from pipeline.index.spec import BackfillSpec, EvaluateSpec
 from pipeline.spec import JobSpec
 from pipeline.spec_file import load_spec
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
+_KINDS = {"backfill": BackfillSpec, "evaluate": EvaluateSpec}
+"""Of the shipped specs that are none of jobs."""
 
 
 def _blocks(language: str) -> list[str]:
@@ -89,8 +92,29 @@ def test_the_shipped_night_finds_the_quickstart_done(
     assert "up to date: " in capsys.readouterr().out
 
 
+def test_the_example_of_a_backfill_is_valid_and_names_every_key(tmp_path: Path) -> None:
+    _, example, _ = _blocks("yaml")
+    (tmp_path / "spec.yaml").write_text(example)
+    spec = load_spec(tmp_path / "spec.yaml", (), BackfillSpec)
+    written = yaml.safe_load(example)
+    assert set(written) == set(BackfillSpec.model_fields)
+    assert set(written["dataset"]) == set(type(spec.dataset).model_fields)
+    assert set(written["store"]) == set(type(spec.store).model_fields)
+    assert set(written["store"]["feed"]) == set(type(spec.store.feed).model_fields)
+
+
+def test_the_example_of_an_evaluation_is_valid_and_names_every_key(tmp_path: Path) -> None:
+    _, _, example = _blocks("yaml")
+    (tmp_path / "spec.yaml").write_text(example)
+    spec = load_spec(tmp_path / "spec.yaml", (), EvaluateSpec)
+    written = yaml.safe_load(example)
+    assert set(written) == set(EvaluateSpec.model_fields)
+    for section in ("dataset", "queries", "multi"):
+        assert set(written[section]) == set(type(getattr(spec, section)).model_fields)
+
+
 def test_the_example_spec_is_valid_and_names_every_key(tmp_path: Path) -> None:
-    (example,) = _blocks("yaml")
+    example, _, _ = _blocks("yaml")
     (tmp_path / "spec.yaml").write_text(example)
     spec = load_spec(tmp_path / "spec.yaml")
     assert isinstance(spec, JobSpec)
@@ -104,7 +128,7 @@ def test_every_shipped_config_is_valid() -> None:
     configs = sorted((ROOT / "configs").glob("*.yaml"))
     assert configs
     for config in configs:
-        load_spec(config)
+        load_spec(config, (), _KINDS.get(config.stem, JobSpec))
 
 
 def test_the_printed_tree_is_the_tree() -> None:

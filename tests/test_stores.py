@@ -360,11 +360,11 @@ def test_a_job_reaches_its_store_by_its_spec_alone_and_no_secret_is_told(
 def test_a_command_that_fails_unforeseen_shows_no_secret(tmp_path: Path) -> None:
     program = (
         "import os, sys, jobs.show\n"
-        "from jobs import cli\n"
+        "from jobs import cli, commands\n"
         "from pipeline.credentials import resolve\n"
         "def run(*_): raise KeyError(resolve('env:STORE_SECRET'))\n"
         "jobs.show.run = run\n"
-        "cli._opened = lambda _: None\n"
+        "commands._opened = lambda _: None\n"
         "sys.exit(cli.main(['show', 'x']))\n"
     )
     done = subprocess.run(

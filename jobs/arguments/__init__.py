@@ -3,7 +3,7 @@
 import argparse
 from importlib.metadata import version
 
-from jobs.arguments import datasets, models, runs
+from jobs.arguments import datasets, models, runs, stores
 
 
 def parser() -> argparse.ArgumentParser:
@@ -16,5 +16,6 @@ def parser() -> argparse.ArgumentParser:
 
     runs.add(commands)
     datasets.add(commands)
+    stores.add(commands)
     models.add(commands)
     return found

@@ -2,12 +2,14 @@
 
 import argparse
 
-from jobs.arguments.kinds import Commands, add_storage, not_negative, positive
+from jobs.arguments.kinds import Commands, add_overrides, add_storage, not_negative, positive
 
 
 def add(commands: Commands) -> None:
     """Add the commands."""
     _add_readers(commands)
+    _add_search(commands)
+    _add_evaluate(commands)
     _add_versions(commands)
     _add_gc(commands)
     runs = commands.add_parser("runs", help="list how the last runs went")
@@ -41,6 +43,55 @@ def _add_readers(commands: Commands) -> None:
     export.add_argument("--format", required=True, choices=("parquet", "lance"))
     export.add_argument("destination", metavar="DEST", help="a new directory")
     export.set_defaults(command="export")
+
+
+def _add_search(commands: Commands) -> None:
+    search = commands.add_parser("search", help="print what a text or an image finds")
+    search.add_argument(
+        "uri", help="root of the dataset, or the spec of a backfill: then its store is searched"
+    )
+    search.add_argument("query", nargs="?", help="a text")
+    search.add_argument("--image", metavar="FILE", help="an image, instead of a text")
+    search.add_argument(
+        "-k", dest="most", type=positive, default=10, help="how many documents to print"
+    )
+    search.add_argument(
+        "--multi",
+        action="store_true",
+        help="put what single vectors find in order by MaxSim of the multi-vectors",
+    )
+    search.add_argument(
+        "--candidates", type=positive, default=100, help="how many are put in order, at least"
+    )
+    search.add_argument(
+        "--filter", metavar="CONDITION", help='for example: lang == "en" and year >= 2020'
+    )
+    search.add_argument(
+        "--task", help="of the query; by default the one that fits the rows that are there"
+    )
+    search.add_argument(
+        "--model", help="where the checkpoint is; by default where the dataset's job says"
+    )
+    search.add_argument("--version", help="a number or a tag; the published one by default")
+    search.add_argument("--json", action="store_true", help="print one JSON object a line")
+    add_storage(search)
+    search.set_defaults(command="search")
+
+
+def _add_evaluate(commands: Commands) -> None:
+    evaluate = commands.add_parser(
+        "evaluate", help="measure how well queries find what is relevant to them"
+    )
+    evaluate.add_argument("spec", help="the evaluation's spec, a YAML file")
+    add_overrides(evaluate, "dataset.version=3")
+    evaluate.add_argument(
+        "--out",
+        metavar="DIR",
+        default="./evaluation",
+        help="where evaluation.json and evaluation.png go",
+    )
+    evaluate.add_argument("--json", action="store_true", help="print the result as JSON")
+    evaluate.set_defaults(command="evaluate")
 
 
 def _add_versions(commands: Commands) -> None:

@@ -15,6 +15,18 @@ def add_storage(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_overrides(parser: argparse.ArgumentParser, example: str) -> None:
+    """Keys of a spec that are typed."""
+    parser.add_argument(
+        "--set",
+        dest="overrides",
+        metavar="KEY=VALUE",
+        action="append",
+        default=[],
+        help=f"override a key of the spec, for example {example}",
+    )
+
+
 def positive(text: str) -> int:
     """A whole number from 1."""
     value = int(text)
@@ -37,3 +49,8 @@ def above_zero(text: str) -> float:
     if not 0 < value < math.inf:
         raise argparse.ArgumentTypeError(f"{text} is not above 0")
     return value
+
+
+def all_or_not_negative(text: str) -> int | None:
+    """A whole number from 0; None for `all`."""
+    return None if text == "all" else not_negative(text)

@@ -2,7 +2,7 @@
 
 import argparse
 
-from jobs.arguments.kinds import Commands, above_zero, add_storage, positive
+from jobs.arguments.kinds import Commands, above_zero, add_overrides, add_storage, positive
 
 
 def add(commands: Commands) -> None:
@@ -63,14 +63,7 @@ def _add_retry(commands: Commands) -> None:
 
 
 def _add_run(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--set",
-        dest="overrides",
-        metavar="KEY=VALUE",
-        action="append",
-        default=[],
-        help="override a key of the spec, for example output.uri=./elsewhere",
-    )
+    add_overrides(parser, "output.uri=./elsewhere")
     parser.add_argument(
         "--price",
         type=above_zero,

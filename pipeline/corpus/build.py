@@ -3,6 +3,8 @@
     docs/part-0.parquet ...   rows of text; row groups of 500, every shard with all three adapters
     samples/part-0.tar        webdataset samples: a json for each, with a txt, a jpg or both
     pages/<layout>/*.png      page images
+    queries.jsonl             questions that are no rows, and with
+    qrels/test.tsv            the rows that answer them, as BEIR lays them out
     CORPUS.json               written last: what is here, and for which Python it was made
 
 It is made in a folder beside the wanted one and renamed, so a reader sees all of it or nothing. The
@@ -25,10 +27,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipeline.corpus.pages import Page, render_pages
-from pipeline.corpus.passages import QUOTAS, Passage, select
+from pipeline.corpus.passages import QUOTAS, TEST_QUERIES, Passage, TestQuery, select
 from pipeline.corpus.stdlib import read_library, stdlib_root
 
-FORMAT = 1
+FORMAT = 2
 """Raised whenever the same installation would give other bytes."""
 
 DOCUMENT_SHARDS = 4
@@ -44,7 +46,8 @@ BOTH_SAMPLES = 6
 
 FOLDER_PAGES = 40
 MANIFEST = "CORPUS.json"
-OURS = frozenset({"docs", "samples", "pages", MANIFEST})
+QUERIES, QRELS = "queries.jsonl", "qrels/test.tsv"
+OURS = frozenset({"docs", "samples", "pages", "qrels", QUERIES, MANIFEST})
 
 SCHEMA = pa.schema(
     [pa.field(name, pa.string(), nullable=False) for name in Passage.__dataclass_fields__]
@@ -61,6 +64,8 @@ class CorpusSummary:
     """Samples in the tar shard."""
     pages: int
     """Images in the folder."""
+    queries: int
+    """Questions to be asked of it."""
     shards: tuple[str, ...]
     """Paths of the Parquet and tar shards, relative to the corpus."""
 
@@ -136,8 +141,9 @@ def _write_corpus(directory: Path) -> CorpusSummary:
     library = read_library(stdlib_root())
     chosen = select(library, TEXT_SAMPLES)
     pages = list(render_pages(library, FOLDER_PAGES + IMAGE_SAMPLES))
-    wanted = sum(QUOTAS.values()), TEXT_SAMPLES, FOLDER_PAGES + IMAGE_SAMPLES
-    if (len(chosen.documents), len(chosen.samples), len(pages)) != wanted:
+    wanted = sum(QUOTAS.values()), TEXT_SAMPLES, FOLDER_PAGES + IMAGE_SAMPLES, TEST_QUERIES
+    there = len(chosen.documents), len(chosen.samples), len(pages), len(chosen.queries)
+    if there != wanted:
         raise RuntimeError(
             f"{stdlib_root()}: too few library sources for the quickstart corpus; on Debian and "
             "Ubuntu install the package libpython3-stdlib"
@@ -145,10 +151,12 @@ def _write_corpus(directory: Path) -> CorpusSummary:
     shards = _write_documents(directory, chosen.documents)
     shards.append(_write_samples(directory, chosen.samples, pages[FOLDER_PAGES:]))
     _write_pages(directory, pages[:FOLDER_PAGES])
+    _write_queries(directory, chosen.queries)
     counts = {
         "documents": len(chosen.documents),
         "samples": TEXT_SAMPLES + IMAGE_SAMPLES - BOTH_SAMPLES,
         "pages": FOLDER_PAGES,
+        "queries": len(chosen.queries),
     }
     files = [
         path.relative_to(directory).as_posix() for path in directory.rglob("*") if path.is_file()
@@ -205,3 +213,13 @@ def _write_pages(directory: Path, pages: Iterable[Page]) -> None:
         folder = directory / "pages" / page.layout
         folder.mkdir(parents=True, exist_ok=True)
         page.image.save(folder / f"{page.name}.png", "PNG")
+
+
+def _write_queries(directory: Path, queries: Iterable[TestQuery]) -> None:
+    asked, judged = [], ["query-id\tcorpus-id\tscore"]
+    for query in queries:
+        asked.append(json.dumps({"_id": query.id, "text": query.text}))
+        judged += [f"{query.id}\t{name}\t{grade}" for name, grade in query.grades.items()]
+    (directory / QRELS).parent.mkdir()
+    for name, lines in ((QUERIES, asked), (QRELS, judged)):
+        (directory / name).write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")

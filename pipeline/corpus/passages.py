@@ -49,14 +49,35 @@ class Passage:
     """`prose` or `code`."""
 
 
+TEST_QUERIES = 200
+"""Questions that are asked of the corpus and are no rows of it."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TestQuery:
+    """A question, and which rows answer it."""
+
+    # pytest takes classes of such a name for its own
+    __test__ = False
+
+    id: str
+    """Of no row."""
+    text: str
+    """What is asked."""
+    grades: Mapping[str, int]
+    """By the id of a row: 2 for the beginning of the docstring, 1 for what follows it."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Selection:
-    """The rows that the corpus keeps."""
+    """What the corpus keeps."""
 
     documents: tuple[Passage, ...]
     """For the Parquet shards, tasks mixed."""
     samples: tuple[Passage, ...]
     """Further passages, for the tar shard."""
+    queries: tuple[TestQuery, ...]
+    """Asked of the documents."""
 
 
 def select(library: Library, samples: int) -> Selection:
@@ -65,12 +86,32 @@ def select(library: Library, samples: int) -> Selection:
     kept = list(_by_quota(passages))
     kept_ids = {passage.id for passage in kept}
     kept += _by_quota(_mixed(_distinct(_summaries(library))))
-    kept += _by_quota(_mixed(_distinct(_queries(library, kept_ids))))
+    asked = _mixed(_distinct(_queries(library, kept_ids)))
+    kept += _by_quota(asked)
     rest = iter([passage for passage in passages if passage.id not in kept_ids])
     kept += islice(rest, sum(QUOTAS.values()) - len(kept))
     return Selection(
-        documents=tuple(_mixed(kept, salt="order")), samples=tuple(islice(rest, samples))
+        documents=tuple(_mixed(kept, salt="order")),
+        samples=tuple(islice(rest, samples)),
+        queries=tuple(islice(_tests(asked, kept), TEST_QUERIES)),
     )
+
+
+def _tests(asked: Iterable[Passage], kept: Iterable[Passage]) -> Iterator[TestQuery]:
+    """The questions about prose that no row asks, with what of it the corpus has."""
+    rows = {passage.id for passage in kept}
+    pieces: dict[str, list[str]] = {}
+    for name in sorted(rows):
+        pieces.setdefault(name.partition("#doc")[0], []).append(name)
+    for query in asked:
+        if query.task == "retrieval.query" and query.id not in rows:
+            first = query.id.replace("#query", "#doc")
+            grades = {
+                name: 2 if name == first else 1
+                for name in pieces[query.id.removesuffix("#query")]
+                if name.startswith(first)
+            }
+            yield TestQuery(id=query.id, text=query.text, grades=grades)
 
 
 def split(text: str, limit: int = PASSAGE_CHARS) -> list[str]:

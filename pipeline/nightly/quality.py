@@ -5,17 +5,13 @@ near as the nearest of its rows. Documents that the snapshot has not are not mis
 should be there is not for the vectors to say, and a query none of whose documents is there is left
 out.
 
-    DCG@k  = sum of grade / log2(1 + rank) over the first k       (Järvelin and Kekäläinen, 2002)
-    nDCG@k = DCG@k / DCG@k of the best order,  recall@k = found among the first k / relevant
-
 Legend: Q queries, N rows, D size of a vector, K hits of a query.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from heapq import nlargest
-from math import log2
 
 import numpy as np
 import pyarrow as pa
@@ -25,6 +21,7 @@ from pipeline.folder import Folder
 from pipeline.fragments import FragmentReader, read_columns
 from pipeline.manifest import Part
 from pipeline.nightly.queries import Query
+from pipeline.ranking import in_order, ndcg, recall
 from pipeline.tasks import TASKS, adapter_for
 
 DEPTH = 10
@@ -102,8 +99,8 @@ def graded(queries: Sequence[Query], hits: Iterable[Hits]) -> dict[int, Grade]:
     for number, query in enumerate(queries):
         grades = {name: grade for name, grade in query.relevant.items() if name in there}
         if grades:
-            documents = _documents(rankings[number])
-            found[number] = (ndcg(documents, grades), recall(documents, grades))
+            documents = [name for _, name in in_order(rankings[number])]
+            found[number] = (ndcg(documents, grades, DEPTH), recall(documents, grades, DEPTH))
     return found
 
 
@@ -111,29 +108,3 @@ def means(grades: Iterable[Grade]) -> dict[str, float]:
     """The means over some queries, at least one, by what they are of."""
     gains, recalls = zip(*grades, strict=True)
     return {NDCG: float(np.mean(gains)), RECALL: float(np.mean(recalls))}
-
-
-def ndcg(found: Sequence[str], grades: Mapping[str, float]) -> float:
-    """nDCG@10 of a ranking.
-
-    Args:
-        found: ids, the nearest first.
-        grades: of the relevant documents, at least one.
-    """
-    best = sorted(grades.values(), reverse=True)
-    return _dcg([grades.get(name, 0.0) for name in found]) / _dcg(best)
-
-
-def recall(found: Sequence[str], grades: Mapping[str, float]) -> float:
-    """Recall@10 of a ranking; the arguments are those of `ndcg`."""
-    return len(grades.keys() & set(found[:DEPTH])) / len(grades)
-
-
-def _dcg(grades: Sequence[float]) -> float:
-    return sum(grade / log2(1 + rank) for rank, grade in enumerate(grades[:DEPTH], start=1))
-
-
-def _documents(ranking: Ranking) -> list[str]:
-    """The ids, the nearest first, each once; of equal scores in the order of the ids."""
-    ordered = sorted(ranking, key=lambda hit: (-hit[0], hit[1]))
-    return list(dict.fromkeys(name for _, name in ordered))

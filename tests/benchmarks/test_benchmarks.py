@@ -19,7 +19,9 @@ from benchmarks import (
     adapters,
     against_reference,
     against_sentence_transformers,
+    backfill,
     pipeline_cost,
+    search,
 )
 from benchmarks.peers import ray_program
 from benchmarks.peers.merged_decoder import write_merged
@@ -177,6 +179,21 @@ def test_a_night_is_planned_and_signs_are_compared_in_both_ways(run_apart: Run) 
     assert (changed["changed"], changed["carried"]) == (200, 1800)
     assert record["a_billion_rows"]["bytes shuffled"] > 100e9
     assert record["driver_bytes_per_row"].keys() > {"there", "changed, beyond that"}
+
+
+@pytest.mark.slow
+def test_bare_loops_leave_all_rows_in_their_stores(run: Run) -> None:
+    # it refuses to compare with a loop that left some out
+    record = run(backfill.main, "--stores", "lancedb", "pgvector")
+    _demand_complete(record, "backfill", compared=2)
+    assert record["config"]["best_batch"].keys() == {"lancedb", "pgvector"}
+
+
+def test_a_search_finds_what_numpy_finds(run: Run) -> None:
+    # it refuses to compare searches that find different things
+    record = run(search.main)
+    _demand_complete(record, "search", compared=1)
+    assert record["config"]["first_search_seconds"] > 0
 
 
 def test_both_actors_of_the_ray_program_agree(cache: Path) -> None:

@@ -107,6 +107,33 @@ def test_every_query_has_its_answer_in_the_corpus(documents: pa.Table) -> None:
         assert row["text"] not in answer
 
 
+def test_test_queries_are_no_rows_and_their_answers_are(
+    corpus: Corpus, documents: pa.Table
+) -> None:
+    directory, summary = corpus
+    rows = {row["id"]: row for row in documents.to_pylist()}
+    texts = {row["text"] for row in rows.values()}
+    lines = (directory / "queries.jsonl").read_text("utf-8").splitlines()
+    queries = {query["_id"]: query["text"] for query in map(json.loads, lines)}
+    assert len(queries) == len(lines) == summary.queries == 200
+    assert not queries.keys() & rows.keys()
+    assert not texts.intersection(queries.values())
+    head, *judged = (directory / "qrels/test.tsv").read_text("utf-8").splitlines()
+    assert head == "query-id\tcorpus-id\tscore"
+    grades: dict[str, list[int]] = defaultdict(list)
+    for line in judged:
+        query, row, grade = line.split("\t")
+        assert rows[row]["task"] == "retrieval.passage"
+        assert queries[query] not in rows[row]["text"]
+        # the beginning of the docstring that is asked for, or what follows it
+        assert row.startswith(query.replace("#query", "#doc"))
+        assert (grade == "2") == row.endswith("#doc")
+        grades[query].append(int(grade))
+    assert grades.keys() == queries.keys()
+    assert all(max(found) == 2 for found in grades.values())
+    assert any(1 in found for found in grades.values())
+
+
 def test_every_row_group_mixes_all_three_adapters(corpus: Corpus) -> None:
     directory, summary = corpus
     for name in summary.shards[:-1]:

@@ -1,6 +1,5 @@
 """What the gate measures, each against its definition or by hand."""
 
-from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,7 +15,7 @@ from pipeline.fragments import put_table
 from pipeline.manifest import DATA, Part
 from pipeline.nightly.evidence import SAMPLE, Look, look_at, spread, total
 from pipeline.nightly.gate import near_identical, shift
-from pipeline.nightly.quality import Question, graded, means, ndcg, recall, search
+from pipeline.nightly.quality import Question, graded, means, search
 from pipeline.nightly.queries import Query
 from pipeline.schema import output_schema, vector_fields
 from pipeline.work import WrittenFile
@@ -148,25 +147,6 @@ def test_rows_are_taken_along_with_their_largest_and_their_mean_vectors(folder: 
         )
     assert total([]).sample.groups == ()
     assert SAMPLE >= 1000
-
-
-@pytest.mark.parametrize(
-    ("found", "grades", "gain", "part"),
-    [
-        (["a", "b"], {"a": 2, "b": 1}, 1.0, 1.0),
-        # 2/log2(2) + 1/log2(3) would be best
-        (["b", "a"], {"a": 2, "b": 1}, (1 + 2 / np.log2(3)) / (2 + 1 / np.log2(3)), 1.0),
-        (["x", "a"], {"a": 1}, 1 / np.log2(3), 1.0),
-        (["x"], {"a": 1}, 0.0, 0.0),
-        ([*"0123456789", "a"], {"a": 1}, 0.0, 0.0),
-        (["a", "x"], {"a": 1, "b": 1}, 1 / (1 + 1 / np.log2(3)), 0.5),
-    ],
-)
-def test_a_ranking_is_graded_by_hand(
-    found: list[str], grades: Mapping[str, float], gain: float, part: float
-) -> None:
-    assert ndcg(found, grades) == pytest.approx(gain)
-    assert recall(found, grades) == pytest.approx(part)
 
 
 def test_every_row_of_the_adapter_is_searched_and_a_document_is_as_near_as_its_nearest_row(
