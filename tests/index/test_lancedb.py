@@ -1,20 +1,29 @@
 """LanceDB: what only it has."""
 
+import ctypes
 import threading
+from concurrent.futures import ProcessPoolExecutor
 from contextlib import ExitStack
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
+import lancedb
+import psutil
+import pyarrow as pa
 import pytest
 
 from pipeline.errors import CollectionError, SpecError, StoreFailed
 from pipeline.index.connect import connected
+from pipeline.index.layout import POINT, SINGLE
 from pipeline.index.rows import Rows
 from pipeline.index.spec import VectorStoreSpec
 from pipeline.storage import use_stores
 from pipeline.stores import StoreSpec
 from tests.index.conftest import Place
 from tests.index.corpus import Corpus, names
+
+_PAGE = 16 << 20
 
 
 @pytest.fixture
@@ -42,8 +51,6 @@ def test_writers_of_the_same_new_points_leave_one_of_each(place: Place, corpus: 
 
 
 def test_a_table_that_is_not_ours_is_left_alone(place: Place) -> None:
-    import lancedb
-
     lancedb.connect(place.spec.url).create_table("docs_1", [{"x": 1}])
     with pytest.raises(CollectionError, match="'docs_1' is a table that Nightjar has not made"):
         place.store.owner("docs_1")
@@ -95,3 +102,27 @@ def test_a_place_that_is_a_file_is_told(tmp_path: Path) -> None:
     spec = VectorStoreSpec(kind="lancedb", url=str(tmp_path / "file"), collection="docs")
     with pytest.raises(StoreFailed, match=r"store\.url: '.*file' cannot be used"), connected(spec):
         pass
+
+
+def _kept(url: str) -> tuple[int, int]:
+    """Bytes freed in between that a process has once it has loaded, and once it has closed."""
+    points = pa.table({POINT: pa.array([bytes(16)], pa.binary(16)), SINGLE: [[1.0, 0.0]]})
+    resident = psutil.Process().memory_info
+    spec = VectorStoreSpec(kind="lancedb", url=url, collection="docs")
+    with connected(spec) as store:
+        lancedb.connect(url).create_table("docs_1", [{POINT: "", SINGLE: [0.0, 0.0]}])
+        before = resident().rss
+        store.load("docs_1", points)
+        pages = [bytearray(b"x" * _PAGE) for _ in range(20)]
+        del pages
+        loaded = resident().rss - before
+    return loaded, resident().rss - before
+
+
+def test_memory_is_kept_while_points_are_loaded_and_given_back_afterwards(tmp_path: Path) -> None:
+    with ProcessPoolExecutor(1, get_context("spawn")) as fresh:
+        loaded, closed = fresh.submit(_kept, str(tmp_path)).result()
+    if not hasattr(ctypes.CDLL(None), "mallopt"):
+        pytest.skip("this C library has no such settings")
+    assert loaded > 15 * _PAGE
+    assert closed < 5 * _PAGE

@@ -37,7 +37,7 @@ from pipeline.index.layout import (
 from pipeline.index.points import octets_of
 from pipeline.index.scoring import maxsim_of, nearest
 from pipeline.index.store import Bounds, Busy, Hit, Question, Refused, hits_of
-from pipeline.index.stores.lancedb_heap import keep_freed_memory
+from pipeline.index.stores.lancedb_heap import give_freed_memory_back, keep_freed_memory
 from pipeline.index.stores.lancedb_sql import in_sql, literal
 from pipeline.stores import StoreSpec
 
@@ -89,6 +89,7 @@ class LanceDB:
         except (OSError, RuntimeError, ValueError) as error:
             raise StoreFailed(f"store.url: {url!r} cannot be used: {error}") from error
         self._merging = threading.Lock()
+        self._has_loaded = False
 
     @_told()
     def owner(self, collection: str) -> str | None:
@@ -129,6 +130,7 @@ class LanceDB:
     @_told()
     def load(self, collection: str, points: pa.Table) -> None:
         """See `VectorStore`."""
+        self._has_loaded = True
         keep_freed_memory()
         self._table(collection).add(_stored(points))
 
@@ -225,7 +227,9 @@ class LanceDB:
         merge.when_not_matched_insert_all().execute(row)
 
     def close(self) -> None:
-        """See `VectorStore`; LanceDB holds nothing open."""
+        """See `VectorStore`; LanceDB holds nothing open but memory."""
+        if self._has_loaded:
+            give_freed_memory_back()
 
     def _is_there(self, collection: str) -> bool:
         return collection in self._database.list_tables(limit=_SCANNED).tables
