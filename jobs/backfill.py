@@ -102,10 +102,9 @@ def backfill_of(
         store: connected.
         address: which Ray, or `none`.
     """
-    is_path = "://" not in spec.store.url
     # in memory, or what Qdrant's and Milvus' clients keep for one process
     is_alone = spec.store.url.startswith(":") or (
-        is_path and spec.store.kind in ("milvus", "qdrant")
+        spec.store.is_path and spec.store.kind in ("milvus", "qdrant")
     )
     if address != "none" and is_alone:
         raise SpecError(
@@ -113,7 +112,7 @@ def backfill_of(
         )
     layout = layout_of(snapshot.schema, spec.store)
     # tasks of a cluster have another working directory
-    anywhere = spec.store.model_copy(update={"url": absolute(spec.store.url)} if is_path else {})
+    anywhere = spec.located(absolute).store
 
     def writer(begun: Entry, fresh: bool) -> Writer:
         return Writer(

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 
 from jobs.arguments import parser
 from jobs.commands import COMMANDS
+from jobs.interrupted import ending_softly
 from jobs.printed import printed
 from pipeline.credentials import redact
 from pipeline.errors import NightjarError, UnexpectedError
@@ -27,7 +28,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 2
     parsed = parser().parse_args(typed)
     try:
-        COMMANDS[parsed.command](parsed)
+        with ending_softly():
+            COMMANDS[parsed.command](parsed)
     except NightjarError as error:
         _tell(f"nightjar: {error}", *getattr(error, "__notes__", ()))
         if isinstance(error, UnexpectedError) and error.__cause__ is not None:

@@ -12,6 +12,7 @@ from pipeline.stores import StoreSpec
 
 if TYPE_CHECKING:
     from pipeline.dataset import Dataset
+    from pipeline.submission.head import Head
 
 Command = Callable[[argparse.Namespace], None]
 
@@ -200,15 +201,13 @@ def _search(arguments: argparse.Namespace) -> None:
 
 
 def _evaluate(arguments: argparse.Namespace) -> None:
-    from pathlib import Path
-
     from pipeline.index.spec import EvaluateSpec
     from pipeline.spec_file import load_spec
 
     spec = load_spec(arguments.spec, arguments.overrides, EvaluateSpec)
     from jobs.evaluate import run
 
-    run(spec, Path(arguments.out), as_json=arguments.json)
+    run(spec, arguments.out, as_json=arguments.json)
 
 
 def _audit(arguments: argparse.Namespace) -> None:
@@ -258,6 +257,36 @@ def _corpus(arguments: argparse.Namespace) -> None:
     run(arguments.directory)
 
 
+def _submit(arguments: argparse.Namespace) -> None:
+    from jobs.submit import run
+
+    run(arguments)
+
+
+def _jobs(arguments: argparse.Namespace) -> None:
+    from jobs.remote import show_jobs
+
+    show_jobs(_head(arguments), arguments.last)
+
+
+def _logs(arguments: argparse.Namespace) -> None:
+    from jobs.remote import show_logs
+
+    show_logs(_head(arguments), arguments.id, follow=arguments.follow)
+
+
+def _stop(arguments: argparse.Namespace) -> None:
+    from jobs.remote import stop
+
+    stop(_head(arguments), arguments.id)
+
+
+def _head(arguments: argparse.Namespace) -> "Head":
+    from pipeline.submission.head import Head
+
+    return Head(arguments.address, insecure=arguments.insecure)
+
+
 COMMANDS: dict[str, Command] = {
     "show": _show,
     "verify": _verify,
@@ -283,4 +312,8 @@ COMMANDS: dict[str, Command] = {
     "checkpoint_full": _checkpoint_full,
     "checkpoint_verify": _checkpoint_verify,
     "benchmark": _benchmark,
+    "submit": _submit,
+    "jobs": _jobs,
+    "logs": _logs,
+    "stop": _stop,
 }

@@ -12,7 +12,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from jobs.accounts import Account
-from jobs.progress import display
+from jobs.progress import CHECKED, display
 from pipeline.manifest import Part
 from pipeline.model.device import auto_dtype, pick_device
 from pipeline.nightly.base import Place, first_places, places_in
@@ -20,10 +20,11 @@ from pipeline.nightly.compare import Differences, Sides
 from pipeline.nightly.queries import Query
 from pipeline.spec import JobSpec
 from pipeline.stages.board import Progress
-from pipeline.stages.cluster import connected
+from pipeline.stages.cluster import LOCAL, connected
 from pipeline.stages.compare import compare_in_process, files_of
 from pipeline.stages.each import each_on_ray, once_on_ray
 from pipeline.stages.flow import opened_together, run_in_process
+from pipeline.stages.inspection import inspect_nodes
 from pipeline.stages.plan import Plan
 from pipeline.stages.ray_compare import compare_on_ray
 from pipeline.stages.ray_flow import run_on_ray
@@ -60,6 +61,8 @@ class Devices:
     """Compares a source with a snapshot: `compare_in_process` or `compare_on_ray`."""
     ask: Callable[[Sequence[Query]], NDArray[np.float32]]
     """Embeds queries on one device: [queries, size]."""
+    inspect: Callable[[Recipe, Sequence[WorkUnit]], int] | None = None
+    """Asks every node whether it can take part; None where there is none but this one."""
 
     def execute(
         self,
@@ -75,6 +78,7 @@ class Devices:
             receipts = [receipt for some in self.each(recipe.link, linked) for receipt in some]
         embedded = [unit for unit in units if unit.links is None]
         if embedded:
+            self._inspect(embedded)
             told = [Progress()]
 
             def watch(progress: Progress) -> None:
@@ -87,6 +91,16 @@ class Devices:
             finally:
                 self.account.add(told[0])
         return receipts
+
+    def _inspect(self, units: Sequence[WorkUnit]) -> None:
+        if self.inspect is not None:
+            with self.account.phase("inspect"):
+                nodes = self.inspect(self.recipe, units)
+            print(
+                f"{CHECKED}: {nodes} node{'s' * (nodes != 1)} can read the source and the "
+                "checkpoint and write the output",
+                file=sys.stderr,
+            )
 
     def compare(self, sides: Sides) -> Differences:
         """Say how the two sides differ."""
@@ -146,4 +160,5 @@ def devices(
             each=each_on_ray,
             match=partial(compare_on_ray, stall=spec.limits.stall),
             ask=partial(once_on_ray, ask, pool=pools[0], stall=spec.limits.stall),
+            inspect=None if address == LOCAL else inspect_nodes,
         )

@@ -7,7 +7,6 @@ printed, and a folder gets the result as JSON and as a chart.
 
 import json
 import sys
-from pathlib import Path
 
 import numpy as np
 
@@ -15,6 +14,7 @@ from jobs.asking import Asker, Named
 from jobs.evaluated import Evaluation, show
 from pipeline.dataset import open_dataset
 from pipeline.errors import SpecError
+from pipeline.folder import Folder
 from pipeline.index.alignment import alignment_of
 from pipeline.index.beir import read_asked
 from pipeline.index.coverage import barred, coverage_of
@@ -26,42 +26,44 @@ from pipeline.storage import use_stores
 from pipeline.tasks import TASKS
 
 RESULT, CHART = "evaluation.json", "evaluation.png"
+_PROBE = "evaluation.probe"
 _IN_SPEC = Named(model="model.path", version="dataset.version")
 
 
-def run(spec: EvaluateSpec, out: Path, *, as_json: bool) -> None:
+def run(spec: EvaluateSpec, out: str, *, as_json: bool) -> None:
     """The command.
 
     Args:
         spec: of the evaluation.
-        out: a folder for the result and the chart.
+        out: path or URL of a folder for the result and the chart.
         as_json: whether the result is printed as JSON.
 
     Raises:
         SpecError: nothing can be evaluated so, or nothing can be written there.
     """
-    found = evaluation_of(spec, out)
+    use_stores(spec.storage)
+    folder = Folder(out)
+    found = evaluation_of(spec, folder)
     whole = json.dumps(found.as_record(), indent=2, allow_nan=False)
-    (out / RESULT).write_text(whole + "\n")
-    from pipeline.index.chart import draw
+    from pipeline.index.chart import drawn
 
-    draw(found.results, found.title, out / CHART)
+    folder.put(RESULT, f"{whole}\n".encode())
+    folder.put(CHART, drawn(found.results, found.title))
     if as_json:
         print(whole)
     else:
         show(found)
     told = sys.stderr if as_json else sys.stdout
-    print(f"written: {out / RESULT} and {out / CHART}", file=told)
+    print(f"written: {folder.uri}/{RESULT} and {folder.uri}/{CHART}", file=told)
 
 
-def evaluation_of(spec: EvaluateSpec, out: Path) -> Evaluation:
+def evaluation_of(spec: EvaluateSpec, out: Folder) -> Evaluation:
     """The evaluation of a spec.
 
     Args:
         spec: of it.
-        out: the folder that it will be written to, which is made as soon as all has been checked.
+        out: the folder that it will be written to, which is tried as soon as all has been checked.
     """
-    use_stores(spec.storage)
     asked = read_asked(spec)
     dataset = open_dataset(spec.dataset.uri, spec.dataset.version)
     task = TASKS[spec.queries.task]
@@ -72,9 +74,12 @@ def evaluation_of(spec: EvaluateSpec, out: Path) -> Evaluation:
     key = "queries.relevant" if spec.qrels is None else "qrels"
     coverage = coverage_of(asked, documents, barred_Q, key, task)
     try:
-        out.mkdir(parents=True, exist_ok=True)
+        # before everything is embedded
+        out.put(_PROBE, b"")
+        out.delete(_PROBE)
     except OSError as error:
-        raise SpecError(f"--out: cannot make {str(out)!r}: {error.strerror}") from None
+        why = error.strerror or error
+        raise SpecError(f"--out: cannot write to {out.uri!r}: {why}") from None
     model = spec.model.model_dump(exclude_unset=True)
     asker = Asker.of(dataset, model, spec.storage, task.adapter, _IN_SPEC)
     named = {f"queries.uri: the query {name!r}": text for name, text in asked.texts.items()}

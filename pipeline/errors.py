@@ -21,6 +21,7 @@
     │   ├── Superseded         another backfill of the same collection has begun
     │   └── UnexpectedError    an exception of a worker that is none of these: a bug, shown whole
     ├── SnapshotRefused        exit code 1: committed, and readers do not get it
+    ├── JobEnded               the exit code of a job on a cluster that has failed
     └── RowError               one row cannot be embedded: it becomes a quarantine row
 
 All are terminal: repeating the same call gives the same error. What may pass by itself (a busy
@@ -116,6 +117,14 @@ class Superseded(RunError):
 
 class SnapshotRefused(NightjarError):
     """The gate did not give a snapshot to readers; it is a candidate."""
+
+
+class JobEnded(NightjarError):
+    """A job on a cluster has not gone well; it has said why itself."""
+
+    def __init__(self, message: str, exit_code: int) -> None:
+        super().__init__(message)
+        self.exit_code = exit_code
 
 
 class UnexpectedError(RunError):

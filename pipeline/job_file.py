@@ -8,7 +8,6 @@ depends on it.
 
 import json
 from collections.abc import Sequence
-from pathlib import Path
 
 from pipeline.errors import OutputError, SpecError
 from pipeline.folder import Folder
@@ -23,8 +22,6 @@ _STORAGE = "storage"
 
 def located(spec: JobSpec) -> JobSpec:
     """The job with every location spelled so that it holds from any working directory."""
-    is_local = Path(spec.model.path).expanduser().is_dir()
-    model = {"path": absolute(spec.model.path) if is_local else spec.model.path}
     sources = [s.located([absolute(uri) for uri in s.uris]) for s in spec.sources]
     nightly, queries = spec.nightly, spec.nightly.gate.queries
     if queries is not None:
@@ -33,7 +30,7 @@ def located(spec: JobSpec) -> JobSpec:
         spec = spec.model_copy(update={"nightly": nightly})
     return spec.model_copy(
         update={
-            "model": spec.model.model_copy(update=model),
+            "model": spec.model.located(absolute),
             # as it was written, so that an override of one key is spelled as for the spec
             "source": sources if isinstance(spec.source, list) else sources[0],
             "output": spec.output.model_copy(update={"uri": absolute(spec.output.uri)}),

@@ -4,6 +4,8 @@ Frozen models, unknown keys refused. Each key's description says what is expecte
 editor shows from the JSON Schema, and the end of the sentence a user reads after a mistake.
 """
 
+from collections.abc import Callable
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import Discriminator, Field, Tag
@@ -30,6 +32,12 @@ class ModelSpec(Section):
     dtype: Literal["auto", "float32", "bfloat16"] = Field(
         "auto", description="auto, float32 or bfloat16"
     )
+
+    def located(self, absolute: Callable[[str], str]) -> "ModelSpec":
+        """The same with a location that holds from any working directory; a hub id stays one."""
+        if not Path(self.path).expanduser().is_dir():
+            return self
+        return self.model_copy(update={"path": absolute(self.path)})
 
 
 _Dim = Annotated[int, Field(ge=1)]

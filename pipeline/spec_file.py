@@ -57,6 +57,15 @@ def load_spec(path: str | Path, overrides: Sequence[str] = (), kind: Any = JobSp
     return parse_spec(_read_yaml(Path(path), kind), overrides, kind)
 
 
+def keys_of(path: str | Path) -> set[str]:
+    """The sections of a spec, whatever it is of.
+
+    Raises:
+        SpecError: the file cannot be read.
+    """
+    return set(_read_yaml(Path(path), JobSpec))
+
+
 def load_storage(path: str | Path) -> list[StoreSpec]:
     """The `storage` section of a spec, whatever else it is of.
 

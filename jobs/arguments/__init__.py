@@ -3,7 +3,7 @@
 import argparse
 from importlib.metadata import version
 
-from jobs.arguments import datasets, models, runs, stores
+from jobs.arguments import clusters, datasets, models, runs, stores
 
 
 def parser() -> argparse.ArgumentParser:
@@ -17,5 +17,6 @@ def parser() -> argparse.ArgumentParser:
     runs.add(commands)
     datasets.add(commands)
     stores.add(commands)
+    clusters.add(commands)
     models.add(commands)
     return found

@@ -86,9 +86,8 @@ def _add_evaluate(commands: Commands) -> None:
     add_overrides(evaluate, "dataset.version=3")
     evaluate.add_argument(
         "--out",
-        metavar="DIR",
         default="./evaluation",
-        help="where evaluation.json and evaluation.png go",
+        help="a path or object-store URL: where evaluation.json and evaluation.png go",
     )
     evaluate.add_argument("--json", action="store_true", help="print the result as JSON")
     evaluate.set_defaults(command="evaluate")

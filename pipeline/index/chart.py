@@ -5,8 +5,8 @@ point is named where its name covers no other name and no bar. Qualities lie clo
 axis is of what there is and need not begin at 0.
 """
 
+import io
 from collections.abc import Sequence
-from pathlib import Path
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -38,9 +38,11 @@ _PLACES: tuple[tuple[int, int, str, str], ...] = (
 """Where a name may stand, beside its bar; the first that is free is taken."""
 
 
-def draw(results: Sequence[Result], title: str, file: Path) -> None:
-    """Write a PNG."""
-    chart(results, title).savefig(file, dpi=150)
+def drawn(results: Sequence[Result], title: str) -> bytes:
+    """The chart as a PNG."""
+    file = io.BytesIO()
+    chart(results, title).savefig(file, format="png", dpi=150)
+    return file.getvalue()
 
 
 def chart(results: Sequence[Result], title: str) -> Figure:

@@ -1,5 +1,6 @@
 """The specs of what happens after the commit: a backfill of a vector store, and an evaluation."""
 
+from collections.abc import Callable
 from typing import Literal
 
 from pydantic import Field, field_validator
@@ -15,6 +16,8 @@ from pipeline.tasks import TASKS
 
 Kind = Literal["lancedb", "milvus", "pgvector", "qdrant"]
 Vectors = Literal["single", "multi"]
+Absolute = Callable[[str], str]
+"""Spells a path so that it holds from any working directory."""
 _VERSION = "a version's number or tag, or null for the published one"
 
 
@@ -23,6 +26,10 @@ class DatasetSpec(Section):
 
     uri: PlainUri = Field(description="a path or object-store URL of the dataset")
     version: int | str | None = Field(None, description=_VERSION)
+
+    def located(self, absolute: Absolute) -> "DatasetSpec":
+        """The same with a location that holds from any working directory."""
+        return self.model_copy(update={"uri": absolute(self.uri)})
 
 
 class FeedSpec(Section):
@@ -80,6 +87,11 @@ class VectorStoreSpec(Section):
     )
     feed: FeedSpec = Field(FeedSpec(), description="how the store is written to")
 
+    @property
+    def is_path(self) -> bool:
+        """Whether the store is files, and no server; `:memory:` is neither."""
+        return "://" not in self.url and not self.url.startswith(":")
+
     @field_validator("url")
     @classmethod
     def _is_without_password(cls, value: str) -> str:
@@ -122,6 +134,13 @@ class BackfillSpec(Section):
     storage: list[StoreSpec] = Field(
         [], description="a list of object stores and how to reach them"
     )
+
+    def located(self, absolute: Absolute) -> "BackfillSpec":
+        """The same with locations that hold from any working directory."""
+        store = self.store
+        if store.is_path:
+            store = store.model_copy(update={"url": absolute(store.url)})
+        return self.model_copy(update={"dataset": self.dataset.located(absolute), "store": store})
 
 
 class QueriesSpec(Section):
@@ -179,6 +198,19 @@ class EvaluateSpec(Section):
     storage: list[StoreSpec] = Field(
         [], description="a list of object stores and how to reach them"
     )
+
+    def located(self, absolute: Absolute) -> "EvaluateSpec":
+        """The same with locations that hold from any working directory."""
+        queries = self.queries.model_copy(update={"uri": absolute(self.queries.uri)})
+        qrels = {} if self.qrels is None else {"qrels": absolute(self.qrels)}
+        return self.model_copy(
+            update={
+                "dataset": self.dataset.located(absolute),
+                "model": self.model.located(absolute),
+                "queries": queries,
+                **qrels,
+            }
+        )
 
     @validate_model(mode="after")
     def _is_judged_once(self) -> "EvaluateSpec":

@@ -8,9 +8,11 @@ only in this process's environment, and it ends with it.
 import logging
 import os
 import secrets
+import signal
 import socket
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, redirect_stdout
@@ -79,11 +81,23 @@ def connected(address: str) -> Iterator[Resources]:
         os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
     # Ray prints what its raylets say to standard output, which is for the account of the run
     with _native_noise_aside(), redirect_stdout(sys.stderr):
-        _initialise(address)
+        with _signals_kept():
+            _initialise(address)
         try:
             yield _resources()
         finally:
             ray.shutdown()
+
+
+@contextmanager
+def _signals_kept() -> Iterator[None]:
+    """Put back what SIGTERM does: Ray takes it over, and ends the process at once."""
+    before = signal.getsignal(signal.SIGTERM)
+    try:
+        yield
+    finally:
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, before)
 
 
 def _initialise(address: str) -> None:

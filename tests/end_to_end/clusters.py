@@ -67,6 +67,8 @@ class Cluster:
     """host:port of its head."""
     client_address: str
     """For Ray Client."""
+    dashboard: str
+    """URL of its dashboard, with the Jobs API; nobody is there unless it was asked for."""
     head: subprocess.Popen[bytes]
     """The head's `ray start`: its raylet and its workers descend from it."""
     add_node: Callable[[], subprocess.Popen[bytes]]
@@ -79,6 +81,7 @@ def running_cluster(
     *,
     environment: Mapping[str, str] = ENVIRONMENT,
     system_config: Mapping[str, int] = MappingProxyType({}),
+    dashboard: bool = False,
 ) -> Iterator[Cluster]:
     """A head with one CPU; more raylets on request. All end with it.
 
@@ -86,10 +89,11 @@ def running_cluster(
         logs: a directory for what `ray start` says.
         environment: of all its processes, workers included.
         system_config: of Ray's own settings, those to change.
+        dashboard: whether there is a Jobs API.
     """
     # Ray's sockets need a short path
     session = tempfile.mkdtemp(prefix="nightjar-ray-", dir="/tmp")
-    port, client_port = _free_ports(2)
+    port, client_port, dashboard_port = _free_ports(3)
     started: list[subprocess.Popen[bytes]] = []
 
     def start(*arguments: str) -> subprocess.Popen[bytes]:
@@ -109,7 +113,8 @@ def running_cluster(
             "--head",
             f"--port={port}",
             f"--ray-client-server-port={client_port}",
-            "--include-dashboard=false",
+            f"--include-dashboard={str(dashboard).lower()}",
+            f"--dashboard-port={dashboard_port}",
             f"--temp-dir={session}",
             f"--system-config={json.dumps(dict(system_config))}",
         )
@@ -117,6 +122,7 @@ def running_cluster(
         yield Cluster(
             address=f"127.0.0.1:{port}",
             client_address=f"ray://127.0.0.1:{client_port}",
+            dashboard=f"http://127.0.0.1:{dashboard_port}",
             head=head,
             add_node=lambda: start(f"--address=127.0.0.1:{port}"),
         )

@@ -278,7 +278,7 @@ def test_what_cannot_be_embedded_or_written_is_told(
 ) -> None:
     (tmp_path / "file").touch()
     assert main(["evaluate", str(spec), "--out", str(tmp_path / "file" / "r")]) == 2
-    assert "--out: cannot make " in capsys.readouterr().err
+    assert "--out: cannot write to " in capsys.readouterr().err
     (tmp_path / "queries.jsonl").write_text('{"_id": "q1", "text": "half \\ud800"}')
     assert main(["evaluate", str(spec), "--out", str(tmp_path / "r")]) == 2
     told = capsys.readouterr().err

@@ -1,0 +1,135 @@
+"""`nightjar submit`: what a spec says, done by a Ray cluster.
+
+The spec is checked here, the cluster's version of Ray is asked, and then a job is submitted that
+does what the same command does anywhere. Before it embeds anything it asks every node whether it
+can take part; until then this command stays, even when it is to leave it.
+"""
+
+import shlex
+import sys
+from argparse import Namespace
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+
+from jobs.arguments import parser
+from jobs.remote import ended, followed
+from pipeline.errors import SpecError
+from pipeline.index.spec import BackfillSpec, EvaluateSpec
+from pipeline.job_file import located
+from pipeline.software import supports
+from pipeline.spec import JobSpec
+from pipeline.spec_file import keys_of, load_spec
+from pipeline.storage import absolute
+from pipeline.submission.head import About, Head
+from pipeline.submission.package import SPEC, packaged
+
+_OPTIONS = ("price", "allow_empty", "beside", "older", "out", "json")
+"""Of the commands that can be submitted."""
+_BUSY = ("pending", "running")
+
+
+def run(arguments: Namespace) -> None:
+    """The command.
+
+    Raises:
+        SpecError: the spec, an option or the address is wrong, or the job is running already.
+        JobEnded: the job has failed.
+    """
+    kind = arguments.kind or _kind(Path(arguments.spec))
+    spec, about = _SPECS[kind](arguments.spec, arguments.overrides)
+    command = [kind, SPEC, *_options(arguments, kind)]
+    parser().parse_args(command)
+    head = Head(arguments.address, insecure=arguments.insecure)
+    _demand_supported(head)
+    _demand_alone(head, about)
+    moment = datetime.now(UTC).strftime("%Y%m%d-%H%M%S")
+    with packaged(spec, code=arguments.package == "project") as folder:
+        job = head.submit(
+            folder,
+            shlex.join(["python", "-m", "jobs.submitted", *command]),
+            id=f"{about.spec}-{kind}-{moment}",
+            about=about,
+        )
+    print(f"submitted: {job.id}, to {head.url}", file=sys.stderr)
+    follow = followed(head, job.id, until_checked=arguments.detach)
+    ended(head, job.id, follow, detached=arguments.detach)
+
+
+def _job(command: str) -> Callable[[str, Sequence[str]], tuple[JobSpec, About]]:
+    def load(path: str, overrides: Sequence[str]) -> tuple[JobSpec, About]:
+        spec = located(load_spec(path, overrides))
+        return spec, _about(command, spec.name, spec.output.uri)
+
+    return load
+
+
+def _backfill(path: str, overrides: Sequence[str]) -> tuple[BackfillSpec, About]:
+    spec = load_spec(path, overrides, BackfillSpec).located(absolute)
+    return spec, _about("backfill", spec.store.collection, f"{spec.store.url} {spec.store.kind}")
+
+
+def _evaluate(path: str, overrides: Sequence[str]) -> tuple[EvaluateSpec, About]:
+    spec = load_spec(path, overrides, EvaluateSpec).located(absolute)
+    return spec, _about("evaluate", "evaluation", "")
+
+
+_SPECS = {
+    "embed": _job("embed"),
+    "nightly": _job("nightly"),
+    "backfill": _backfill,
+    "evaluate": _evaluate,
+}
+
+
+def _about(command: str, name: str, output: str) -> About:
+    return About(command=command, spec=name, output=output, version=version("nightjar"))
+
+
+def _kind(path: Path) -> str:
+    """What a spec is of, by its sections."""
+    keys = keys_of(path)
+    if "queries" in keys:
+        return "evaluate"
+    if "store" in keys:
+        return "backfill"
+    return "nightly" if "nightly" in keys else "embed"
+
+
+def _options(arguments: Namespace, kind: str) -> list[str]:
+    """Those of the command, as they are typed."""
+    if kind == "evaluate":
+        if arguments.out is None:
+            raise SpecError(
+                "--out: say where the evaluation is to be written, an object store or a disk that "
+                "the cluster shares"
+            )
+        arguments.out = absolute(arguments.out)
+    typed: list[str] = []
+    for name in _OPTIONS:
+        value = getattr(arguments, name)
+        if value not in (None, False):
+            typed.append(f"--{name.replace('_', '-')}")
+            typed += [] if value is True else [str(value)]
+    return typed
+
+
+def _demand_supported(head: Head) -> None:
+    wanted = supports("ray", head.ray_version)
+    if wanted is not None:
+        raise SpecError(
+            f"--address: {head.url} runs Ray {head.ray_version}, and Nightjar needs ray{wanted} "
+            "there"
+        )
+
+
+def _demand_alone(head: Head, about: About) -> None:
+    """Refuse to pay twice for one output."""
+    for job in head.jobs():
+        if about.output and job.about.output == about.output and job.status in _BUSY:
+            raise SpecError(
+                f"{about.output!r} is being written to by the job {job.id}; follow it with "
+                f"`nightjar logs {job.id} --follow --address {head.url}`, or end it with "
+                "`nightjar stop`"
+            )

@@ -1,0 +1,65 @@
+"""Guard: is a cluster's address one to which jobs, and a token, may be sent.
+
+Ray's Jobs API runs whatever it is sent, and thousands of open ones on the internet have been taken
+over through it (CVE-2023-48022). An address is public when any of those that its name leads to is
+reachable from the internet.
+"""
+
+import ipaddress
+import socket
+from urllib.parse import urlsplit
+
+import requests
+
+from pipeline.errors import RunError, SpecError
+
+_SECONDS = 10.0
+
+
+def demand_guarded(url: str, *, insecure: bool) -> None:
+    """Refuse what is open to everybody, and to tell everybody a token.
+
+    Args:
+        url: of the dashboard.
+        insecure: whether the user insists.
+
+    Raises:
+        SpecError: it is no URL of a dashboard, or one that must not be used.
+        RunError: nobody answers there.
+    """
+    parts = urlsplit(url)
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        raise SpecError(
+            f"--address: {url!r} is not the URL of a cluster's dashboard, such as "
+            "http://head:8265 (https:// behind a proxy)"
+        )
+    if insecure or not _is_public(parts.hostname, parts.port):
+        return
+    if _is_open(url):
+        raise SpecError(
+            f"--address: {url} can be reached from the internet and asks for no token: whoever "
+            "finds it runs what he likes there; start its head with RAY_AUTH_MODE=token, or reach "
+            "it through a tunnel, or insist with --insecure"
+        )
+    if parts.scheme == "http":
+        raise SpecError(
+            f"--address: a token would go to {url} over the internet in the clear; use https:// or "
+            "a tunnel, or insist with --insecure"
+        )
+
+
+def _is_public(host: str, port: int | None) -> bool:
+    try:
+        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    except OSError as error:
+        raise RunError(f"no Ray answers at {host!r}: {error}") from error
+    return any(ipaddress.ip_address(str(address[4][0])).is_global for address in found)
+
+
+def _is_open(url: str) -> bool:
+    """Whether it lists its jobs for somebody without a token."""
+    try:
+        answer = requests.get(f"{url}/api/jobs/", timeout=_SECONDS, allow_redirects=False)
+    except requests.RequestException as error:
+        raise RunError(f"no Ray answers at {url!r}: {error}") from error
+    return answer.ok and not answer.is_redirect
