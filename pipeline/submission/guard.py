@@ -7,7 +7,7 @@ reachable from the internet.
 
 import ipaddress
 import socket
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, urlsplit
 
 import requests
 
@@ -28,7 +28,7 @@ def demand_guarded(url: str, *, insecure: bool) -> None:
         RunError: nobody answers there.
     """
     parts = urlsplit(url)
-    if parts.scheme not in ("http", "https") or not parts.hostname:
+    if parts.scheme not in ("http", "https") or not parts.hostname or not _has_port(parts):
         raise SpecError(
             f"--address: {url!r} is not the URL of a cluster's dashboard, such as "
             "http://head:8265 (https:// behind a proxy)"
@@ -46,6 +46,14 @@ def demand_guarded(url: str, *, insecure: bool) -> None:
             f"--address: a token would go to {url} over the internet in the clear; use https:// or "
             "a tunnel, or insist with --insecure"
         )
+
+
+def _has_port(parts: SplitResult) -> bool:
+    """Whether its port is one, or is left out."""
+    try:
+        return parts.port != 0
+    except ValueError:
+        return False
 
 
 def _is_public(host: str, port: int | None) -> bool:

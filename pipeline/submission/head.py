@@ -6,6 +6,7 @@ it. The token itself is Ray's matter: it finds it where RAY_AUTH_MODE and its co
 """
 
 import asyncio
+import logging
 import os
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -25,7 +26,13 @@ from pipeline.submission.guard import demand_guarded
 
 _OVERRIDES = ("RAY_API_SERVER_ADDRESS", "RAY_ADDRESS")
 """Variables that Ray prefers to the address it is given."""
-_LOOK_SECONDS = 0.5
+_LOUD = (
+    "ray.dashboard.modules.dashboard_sdk",
+    "ray.dashboard.modules.job.sdk",
+    "ray._private.runtime_env.packaging",
+)
+"""Loggers that tell of every upload and connection."""
+_LOOK_SECONDS = 1.0
 _PATIENCE = 60.0
 """Seconds for which a head that does not answer is asked again while a job is followed."""
 _STOP_SECONDS = 60
@@ -92,9 +99,13 @@ class Head:
         """
         self.url = url.rstrip("/")
         demand_guarded(self.url, insecure=insecure)
+        for name in _LOUD:
+            logging.getLogger(name).setLevel(logging.ERROR)
         with _as_given():
             self._client = self._asked(lambda: JobSubmissionClient(self.url))
-            self.ray_version: str = self._asked(self._client.get_version)
+        # it has no public name, and what is public is the version of the API
+        self.ray_version = str(self._client._server_ray_version)
+        """Of the cluster."""
 
     def submit(self, folder: Path, entrypoint: str, *, id: str, about: About) -> Submitted:
         """Submit a job.
@@ -192,16 +203,22 @@ class Head:
             time.sleep(_LOOK_SECONDS)
 
     def _tailed(self, id: str) -> Iterator[str]:
-        """Whole lines from the first one, until the connection ends."""
+        """Whole lines from the first one, until the job or the connection ends."""
         loop = asyncio.new_event_loop()
         pieces: AsyncIterator[str] = self._client.tail_job_logs(id)
         begun = ""
         try:
             while True:
-                try:
-                    *lines, begun = (begun + loop.run_until_complete(anext(pieces))).split("\n")
-                except StopAsyncIteration:
+                piece = loop.create_task(_next(pieces))
+                while not loop.run_until_complete(asyncio.wait({piece}, timeout=_LOOK_SECONDS))[0]:
+                    # Ray tells of an end some seconds later
+                    if self.job(id).has_ended:
+                        piece.cancel()
+                        loop.run_until_complete(asyncio.wait({piece}))
+                        return
+                if (said := piece.result()) is None:
                     return
+                *lines, begun = (begun + said).split("\n")
                 yield from lines
         finally:
             loop.run_until_complete(loop.shutdown_asyncgens())
@@ -226,6 +243,11 @@ class Head:
         except RuntimeError as error:
             first = str(error).strip().splitlines()[0]
             raise RunError(f"{self.url} refuses: {first}") from error
+
+
+async def _next(pieces: AsyncIterator[str]) -> str | None:
+    # a task cannot end with StopAsyncIteration
+    return await anext(pieces, None)
 
 
 @contextmanager

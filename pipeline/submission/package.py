@@ -9,7 +9,7 @@ import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
-from importlib.metadata import distribution, version
+from importlib.metadata import metadata, version
 from pathlib import Path
 
 import yaml
@@ -20,6 +20,7 @@ from pipeline.section import Section
 SPEC = "spec.yaml"
 """The spec's name in the folder."""
 _CODE = ("pipeline", "jobs")
+_HEADERS = ("Metadata-Version", "Name", "Version", "Requires-Python", "Requires-Dist")
 
 
 @contextmanager
@@ -50,4 +51,6 @@ def _add_code(folder: Path) -> None:
     # by which the code knows its version and what it needs, whatever the cluster has installed
     about = folder / f"nightjar-{version('nightjar')}.dist-info"
     about.mkdir()
-    (about / "METADATA").write_text(distribution("nightjar").read_text("METADATA") or "")
+    known = metadata("nightjar")
+    headers = [(n, v) for n in _HEADERS for v in known.get_all(n) or ()]
+    (about / "METADATA").write_text("".join(f"{name}: {value}\n" for name, value in headers))

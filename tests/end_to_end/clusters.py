@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from types import MappingProxyType
+from typing import Protocol
 
 ENVIRONMENT: Mapping[str, str] = MappingProxyType(
     {
@@ -38,19 +39,25 @@ class Finished:
 
 
 def nightjar(
-    *arguments: str | Path, environment: Mapping[str, str] = MappingProxyType({})
+    *arguments: str | Path,
+    environment: Mapping[str, str] = MappingProxyType({}),
+    directory: Path | None = None,
 ) -> Finished:
     """Run the command as a user does, in a process of its own."""
-    return finished("jobs.cli", *arguments, environment=environment)
+    return finished("jobs.cli", *arguments, environment=environment, directory=directory)
 
 
 def finished(
-    module: str, *arguments: str | Path, environment: Mapping[str, str] = MappingProxyType({})
+    module: str,
+    *arguments: str | Path,
+    environment: Mapping[str, str] = MappingProxyType({}),
+    directory: Path | None = None,
 ) -> Finished:
-    """Run a module of Python in a process of its own."""
+    """Run a module of Python in a process of its own, here or in another working directory."""
     done = subprocess.run(
         [sys.executable, "-m", module, *map(str, arguments)],
         env={**ENVIRONMENT, **environment},
+        cwd=directory,
         capture_output=True,
         text=True,
         timeout=400,
@@ -71,8 +78,13 @@ class Cluster:
     """URL of its dashboard, with the Jobs API; nobody is there unless it was asked for."""
     head: subprocess.Popen[bytes]
     """The head's `ray start`: its raylet and its workers descend from it."""
-    add_node: Callable[[], subprocess.Popen[bytes]]
+    add_node: "AddNode"
     """Start one more raylet of one CPU, wait until it has joined, and return its `ray start`."""
+
+
+class AddNode(Protocol):
+    def __call__(self, *, among: Mapping[str, str] = ...) -> subprocess.Popen[bytes]:
+        """Args: among, the environment of its processes; that of the head by default."""
 
 
 @contextmanager
@@ -96,17 +108,20 @@ def running_cluster(
     port, client_port, dashboard_port = _free_ports(3)
     started: list[subprocess.Popen[bytes]] = []
 
-    def start(*arguments: str) -> subprocess.Popen[bytes]:
+    def start(*arguments: str, among: Mapping[str, str] = environment) -> subprocess.Popen[bytes]:
         log = logs / f"ray-{len(started)}.log"
         command = [sys.executable, "-m", "ray.scripts.scripts", "start", "--block"]
         common = ["--num-cpus=1", "--disable-usage-stats", "--object-store-memory=200000000"]
         with log.open("wb") as sink:
             process = subprocess.Popen(
-                [*command, *common, *arguments], env=environment, stdout=sink, stderr=sink
+                [*command, *common, *arguments], env=among, stdout=sink, stderr=sink
             )
         started.append(process)
         wait_until(lambda: b"Ray runtime started" in log.read_bytes(), f"Ray start, see {log}")
         return process
+
+    def add_node(*, among: Mapping[str, str] = environment) -> subprocess.Popen[bytes]:
+        return start(f"--address=127.0.0.1:{port}", among=among)
 
     try:
         head = start(
@@ -124,7 +139,7 @@ def running_cluster(
             client_address=f"ray://127.0.0.1:{client_port}",
             dashboard=f"http://127.0.0.1:{dashboard_port}",
             head=head,
-            add_node=lambda: start(f"--address=127.0.0.1:{port}"),
+            add_node=add_node,
         )
     finally:
         for process in reversed(started):
