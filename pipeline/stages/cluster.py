@@ -16,7 +16,6 @@ import threading
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, redirect_stdout
-from dataclasses import dataclass
 from typing import Any
 
 import ray
@@ -25,6 +24,7 @@ from ray.data.context import ShuffleStrategy
 from ray.exceptions import RayError
 
 from pipeline.errors import HeadLost, RunError, SpecError
+from pipeline.stages.capacity import HEAD, Capacity, capacity
 
 LOCAL = "local"
 _CONNECT_SECONDS = 10.0
@@ -34,31 +34,21 @@ a head that is busy."""
 _RESERVED_SECONDS = 30
 """For which Ray Data keeps a driver's share of the cluster; a living one asks again every 10. With
 its own 180, the run after one that was killed would crawl for as long."""
-ON_HEAD: Mapping[str, Any] = {"num_cpus": 0, "resources": {"node:__internal_head__": 0.001}}
+ON_HEAD: Mapping[str, Any] = {"num_cpus": 0, "resources": {HEAD: 0.001}}
 """What places something on the cluster's head: any other node may be lost."""
 _HEAD_SECONDS = 20.0
 """For which a head that refuses a connection is tried again. Ray ends a driver after 60, with no
 word that a user could read."""
+_EAGER, _NEVER = 0.01, -1.0
+"""Shares of a pool's slots that are in use, from which on it grows, and below which it shrinks."""
 _BLOCK_BYTES, _DIVIDED_BYTES = 128 << 20, 64 << 20
 """Of a block of many small rows, and of those that one task divides by key."""
 _LOUD = ("ray", "ray.data.context", "ray.data.dataset", "ray.data.exceptions", "ray.data._internal")
 """Loggers whose lines are for Ray's developers; `ray.data` itself is set up anew by Ray."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class Resources:
-    """What a cluster has."""
-
-    cpus: float
-    """Logical CPUs of all nodes."""
-    gpus: float
-    """GPUs of all nodes."""
-    node_cpus: float
-    """Logical CPUs of the smallest node that has any."""
-
-
 @contextmanager
-def connected(address: str) -> Iterator[Resources]:
+def connected(address: str) -> Iterator[Capacity]:
     """A connection to Ray, closed afterwards.
 
     Args:
@@ -84,7 +74,7 @@ def connected(address: str) -> Iterator[Resources]:
         with _signals_kept():
             _initialise(address)
         try:
-            yield _resources()
+            yield capacity()
         finally:
             ray.shutdown()
 
@@ -149,16 +139,6 @@ def free_resources() -> str:
     free, there = ray.available_resources(), ray.cluster_resources()
     parts = (f"{free.get(n, 0.0):g} of {there.get(n, 0.0):g} {n}s" for n in ("CPU", "GPU"))
     return f"{' and '.join(parts)} of the cluster are free"
-
-
-def _resources() -> Resources:
-    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
-    cpus = [found["CPU"] for found in nodes if found.get("CPU")]
-    return Resources(
-        cpus=sum(cpus),
-        gpus=sum(found.get("GPU", 0.0) for found in nodes),
-        node_cpus=min(cpus, default=0.0),
-    )
 
 
 def _demand_listener(address: str) -> None:
@@ -227,6 +207,10 @@ def configure_data() -> None:
     context.enable_fallback_to_arrow_object_ext_type = False
     context.enable_progress_bars = False
     context.print_on_execution_start = False
+    # a pool takes all free devices at once, not one after another as each has loaded the model; and
+    # it keeps what it has while units are to come: a moment without any is not worth a model
+    context.autoscaling_config.actor_pool_util_upscaling_threshold = _EAGER
+    context.autoscaling_config.actor_pool_util_downscaling_threshold = _NEVER
 
 
 @contextmanager

@@ -90,7 +90,8 @@ def _lane(recipe: Recipe, pool: Pool, units: Sequence[WorkUnit], board: Any) -> 
     size = min(pool.size, len(chosen))
     compute = ActorPoolStrategy(
         min_size=size,
-        max_size=max(size, min(pool.most, len(chosen))),
+        # into what other pools give back and what an autoscaler adds
+        max_size=max(size, min(pool.most or len(chosen), len(chosen))),
         initial_size=size,
         # while one unit is on the device, the one before is turned into Arrow, and the next opened
         max_concurrent_calls_per_actor=2,

@@ -30,8 +30,8 @@ class Pool:
     """Whose units it takes, in this order."""
     size: int
     """Actors at the start."""
-    most: int
-    """Actors it may grow to."""
+    most: int | None
+    """Actors it may grow to; None for as many as there are devices."""
     cpus: float
     """CPUs of each actor."""
     gpus: float
@@ -75,7 +75,7 @@ def choose_pools(
             name=adapter,
             adapters=(adapter,),
             size=sizes[adapter],
-            most=max(sizes[adapter], (wanted.get(adapter) or PoolSpec()).max or 0),
+            most=(wanted.get(adapter) or PoolSpec()).max,
             cpus=demands[adapter][0],
             gpus=demands[adapter][1],
         )
@@ -96,7 +96,7 @@ def describe(pools: tuple[Pool, ...]) -> str:
 
 def _actors(pool: Pool) -> str:
     device = f"{pool.gpus:g} GPU" if pool.gpus else f"{pool.cpus:g} CPU"
-    growth = f", up to {pool.most}" if pool.most > pool.size else ""
+    growth = f", up to {pool.most}" if pool.most and pool.most > pool.size else ""
     return f"{pool.size} actor{'s' if pool.size > 1 else ''} of {device}{growth}"
 
 
@@ -161,7 +161,7 @@ def _shared(
         name=SHARED,
         adapters=tuple(rows),
         size=size,
-        most=size,
+        most=None,
         cpus=actor_cpus,
         gpus=actor_gpus,
     )

@@ -32,7 +32,7 @@ def ray_that_fails(monkeypatch: pytest.MonkeyPatch) -> Callable[[list[Exception]
 
         monkeypatch.setattr(ray, "init", init)
         monkeypatch.setattr(ray, "shutdown", lambda: None)
-        monkeypatch.setattr(ray, "nodes", lambda: [])
+        monkeypatch.setattr(cluster, "capacity", lambda: None)
         monkeypatch.setattr(cluster, "_knock", lambda address: None)
         return asked
 

@@ -40,7 +40,7 @@ def _demand_fit(pools: tuple[Pool, ...], rows: dict[str, int], cpus: float, gpus
     assert busy + 2 * TASK_CPUS <= cpus + 1e-6, "reading and writing always fit beside the actors"
     assert sum(pool.size * pool.gpus for pool in pools) <= gpus + 1e-6
     for pool in pools:
-        assert 1 <= pool.size <= pool.most
+        assert 1 <= pool.size <= (pool.most or pool.size)
         assert pool.threads >= 1
         assert pool.cpus >= 0 <= pool.gpus
 
