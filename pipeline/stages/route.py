@@ -75,7 +75,7 @@ def choose_pools(
             name=adapter,
             adapters=(adapter,),
             size=sizes[adapter],
-            most=(wanted.get(adapter) or PoolSpec()).max,
+            most=_growth(wanted.get(adapter), sizes[adapter], demands[adapter][1]),
             cpus=demands[adapter][0],
             gpus=demands[adapter][1],
         )
@@ -122,6 +122,17 @@ def _core(node_cpus: float) -> float:
     return math.floor(1e4 * min(1.0, _for_actors(node_cpus) / actors)) / 1e4
 
 
+def _growth(pool: PoolSpec | None, size: int, gpus: float) -> int | None:
+    """How far a pool may grow into devices that come, or that other pools give back.
+
+    One on CPUs stays as it is, unless its spec says how far: it would take them from the tasks that
+    read, prepare and write, and those are what it waits for.
+    """
+    if pool is not None and pool.max is not None:
+        return pool.max
+    return None if gpus else size
+
+
 def _demand_possible(pool: str, demand: Demand, cpus: float, gpus: float) -> None:
     """Refuse a pool that the whole cluster could not hold, were it the only one."""
     actor_cpus, actor_gpus, count = demand
@@ -161,7 +172,7 @@ def _shared(
         name=SHARED,
         adapters=tuple(rows),
         size=size,
-        most=None,
+        most=_growth(None, size, actor_gpus),
         cpus=actor_cpus,
         gpus=actor_gpus,
     )

@@ -94,6 +94,7 @@ def running_cluster(
     environment: Mapping[str, str] = ENVIRONMENT,
     system_config: Mapping[str, int] = MappingProxyType({}),
     dashboard: bool = False,
+    gpus: int = 0,
 ) -> Iterator[Cluster]:
     """A head with one CPU; more raylets on request. All end with it.
 
@@ -102,6 +103,7 @@ def running_cluster(
         environment: of all its processes, workers included.
         system_config: of Ray's own settings, those to change.
         dashboard: whether there is a Jobs API.
+        gpus: of each node, in Ray's books; see `benchmarks/pretended/`.
     """
     # Ray's sockets need a short path
     session = tempfile.mkdtemp(prefix="nightjar-ray-", dir="/tmp")
@@ -111,7 +113,12 @@ def running_cluster(
     def start(*arguments: str, among: Mapping[str, str] = environment) -> subprocess.Popen[bytes]:
         log = logs / f"ray-{len(started)}.log"
         command = [sys.executable, "-m", "ray.scripts.scripts", "start", "--block"]
-        common = ["--num-cpus=1", "--disable-usage-stats", "--object-store-memory=200000000"]
+        common = [
+            "--num-cpus=1",
+            f"--num-gpus={gpus}",
+            "--disable-usage-stats",
+            "--object-store-memory=200000000",
+        ]
         with log.open("wb") as sink:
             process = subprocess.Popen(
                 [*command, *common, *arguments], env=among, stdout=sink, stderr=sink

@@ -6,11 +6,10 @@ ENDLESS is prepared for ever, one with HUNGRY asks for all memory. A shard with 
 its name kills the process that reads it.
 """
 
-import importlib.abc
-import importlib.util
 import os
 import signal
-import sys
+
+from benchmarks.patched import after_import
 
 
 def _die():
@@ -54,27 +53,10 @@ def _poison_recipe(module):
     module.Recipe.read = read
 
 
-_POISONS = {
-    "pipeline.stages.recipe": _poison_recipe,
-    "pipeline.model.processor": _poison_processor,
-    "pipeline.model.engine": _poison_engine,
-}
-
-
-class _Finder(importlib.abc.MetaPathFinder):
-    def find_spec(self, name, path, target=None):
-        poison = _POISONS.pop(name, None)
-        if poison is None:
-            return None
-        spec = importlib.util.find_spec(name)
-        execute = spec.loader.exec_module
-
-        def exec_module(module):
-            execute(module)
-            poison(module)
-
-        spec.loader.exec_module = exec_module
-        return spec
-
-
-sys.meta_path.insert(0, _Finder())
+after_import(
+    {
+        "pipeline.stages.recipe": _poison_recipe,
+        "pipeline.model.processor": _poison_processor,
+        "pipeline.model.engine": _poison_engine,
+    }
+)
