@@ -19,16 +19,18 @@ from pipeline.nightly.base import Place, first_places, places_in
 from pipeline.nightly.compare import Differences, Sides
 from pipeline.nightly.queries import Query
 from pipeline.spec import JobSpec
-from pipeline.stages.board import Progress
 from pipeline.stages.cluster import connected
 from pipeline.stages.compare import compare_in_process, files_of
 from pipeline.stages.each import each_on_ray, once_on_ray
 from pipeline.stages.flow import opened_together, run_in_process
+from pipeline.stages.metrics import put_up_exported
 from pipeline.stages.plan import Plan
 from pipeline.stages.ray_compare import compare_on_ray
 from pipeline.stages.ray_flow import run_on_ray
 from pipeline.stages.recipe import Recipe
 from pipeline.stages.route import choose_pools, describe
+from pipeline.stages.series import Terms
+from pipeline.stages.told import Progress
 from pipeline.work import Receipt, WorkUnit, rows_by_adapter
 
 Thing = TypeVar("Thing")
@@ -142,8 +144,22 @@ def devices(
         yield Devices(
             recipe=recipe,
             account=account,
-            run=partial(run_on_ray, pools=pools, stall=spec.limits.stall),
+            run=partial(
+                run_on_ray,
+                pools=pools,
+                stall=spec.limits.stall,
+                make_board=partial(put_up_exported, _terms(spec, account)),
+            ),
             each=each_on_ray,
             match=partial(compare_on_ray, stall=spec.limits.stall),
             ask=partial(once_on_ray, ask, pool=pools[0], stall=spec.limits.stall),
         )
+
+
+def _terms(spec: JobSpec, account: Account) -> Terms:
+    return Terms(
+        job=spec.name,
+        price=account.price,
+        quarantine_share=spec.limits.quarantine_share,
+        stall=spec.limits.stall,
+    )

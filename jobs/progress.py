@@ -1,14 +1,19 @@
-"""The progress of a run, on standard error: bars on a terminal, plain lines elsewhere."""
+"""The progress of a run, on standard error: bars on a terminal, plain lines elsewhere.
+
+How long each worker took to load the model is a line of its own.
+"""
 
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
-from pipeline.stages.board import Progress as Run
+from pipeline.stages.told import Progress as Run
 from pipeline.stages.watchdog import Watch
 
 _PLAIN_SECONDS = 5.0
@@ -23,7 +28,7 @@ def display(rows: Mapping[str, int]) -> Iterator[Watch]:
     """
     console = Console(stderr=True)
     if not console.is_terminal:
-        yield _plain(rows)
+        yield _loads_too(_plain(rows), partial(print, file=sys.stderr))
         return
     with Progress(
         TextColumn("{task.description:>15}"),
@@ -33,7 +38,25 @@ def display(rows: Mapping[str, int]) -> Iterator[Watch]:
         TimeRemainingColumn(),
         console=console,
     ) as progress:
-        yield _bars(progress, rows)
+        # an address is no markup
+        yield _loads_too(
+            _bars(progress, rows),
+            lambda line: progress.console.print(escape(line), highlight=False),
+        )
+
+
+def _loads_too(counts: Watch, say: Callable[[str], object]) -> Watch:
+    """Besides the counts, a line for each time that a worker has loaded the model."""
+    said = 0
+
+    def watch(run: Run) -> None:
+        nonlocal said
+        for load in run.loads[said:]:
+            say(load.sentence())
+        said = max(said, len(run.loads))
+        counts(run)
+
+    return watch
 
 
 def _bars(progress: Progress, rows: Mapping[str, int]) -> Watch:

@@ -67,6 +67,10 @@ class Cluster:
     """host:port of its head."""
     client_address: str
     """For Ray Client."""
+    metrics: str
+    """host:port where the head's agent exports metrics."""
+    session: Path
+    """Where Ray keeps its files; with a dashboard, also the list of all agents."""
     head: subprocess.Popen[bytes]
     """The head's `ray start`: its raylet and its workers descend from it."""
     add_node: Callable[[], subprocess.Popen[bytes]]
@@ -79,6 +83,7 @@ def running_cluster(
     *,
     environment: Mapping[str, str] = ENVIRONMENT,
     system_config: Mapping[str, int] = MappingProxyType({}),
+    dashboard: bool = False,
 ) -> Iterator[Cluster]:
     """A head with one CPU; more raylets on request. All end with it.
 
@@ -86,10 +91,11 @@ def running_cluster(
         logs: a directory for what `ray start` says.
         environment: of all its processes, workers included.
         system_config: of Ray's own settings, those to change.
+        dashboard: whether there is one.
     """
     # Ray's sockets need a short path
     session = tempfile.mkdtemp(prefix="nightjar-ray-", dir="/tmp")
-    port, client_port = _free_ports(2)
+    port, client_port, metrics_port, dashboard_port = _free_ports(4)
     started: list[subprocess.Popen[bytes]] = []
 
     def start(*arguments: str) -> subprocess.Popen[bytes]:
@@ -109,7 +115,9 @@ def running_cluster(
             "--head",
             f"--port={port}",
             f"--ray-client-server-port={client_port}",
-            "--include-dashboard=false",
+            f"--metrics-export-port={metrics_port}",
+            f"--include-dashboard={str(dashboard).lower()}",
+            f"--dashboard-port={dashboard_port}",
             f"--temp-dir={session}",
             f"--system-config={json.dumps(dict(system_config))}",
         )
@@ -117,6 +125,8 @@ def running_cluster(
         yield Cluster(
             address=f"127.0.0.1:{port}",
             client_address=f"ray://127.0.0.1:{client_port}",
+            metrics=f"127.0.0.1:{metrics_port}",
+            session=Path(session),
             head=head,
             add_node=lambda: start(f"--address=127.0.0.1:{port}"),
         )
