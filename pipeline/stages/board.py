@@ -35,7 +35,7 @@ class Board:
         self._seconds: defaultdict[str, float] = defaultdict(float)
         self._loads: list[Load] = []
         self._queues = Queues()
-        self._planned: Counter[str] = Counter()
+        self._planned: Counter[tuple[str, str]] = Counter()
         self._retries: Counter[tuple[str, str]] = Counter()
         self._embedded_on: dict[str, str] = {}
         self._added: set[str] = set()
@@ -43,10 +43,10 @@ class Board:
         self._work: dict[tuple[str, Seat], tuple[DeviceWork, float]] = {}
         self._moves = 0
 
-    def expect(self, pool: str, units: Mapping[str, int]) -> None:
-        """A pool is to embed units: their source rows, by key."""
+    def expect(self, pool: str, adapter: str, units: Mapping[str, int]) -> None:
+        """A pool is to embed units with an adapter: their source rows, by key."""
         self._queues.expect(pool, units)
-        self._planned[pool] += sum(units.values())
+        self._planned[pool, adapter] += sum(units.values())
 
     def take_up(self, stage: str, unit: str, where: str, host: str = "") -> int:
         """A worker begins a stage of a unit: how often somebody has, this time included."""
@@ -92,6 +92,9 @@ class Board:
 
     def worked(self, worker: str, seat: Seat, work: DeviceWork) -> None:
         """What a worker's device has done in all, told again and again while it lives."""
+        for pool, adapter in self._planned:
+            if pool == seat.pool:
+                self._written.setdefault((seat, adapter), Tally())
         earlier, _ = self._work.get((worker, seat), (DeviceWork(), 0.0))
         # its threads may overtake each other
         newer = max(earlier, work, key=lambda told: told.held_seconds)

@@ -93,7 +93,9 @@ def _lane(recipe: Recipe, pool: Pool, units: Sequence[WorkUnit], board: Any) -> 
     """Read, prepare and embed the units of one pool, adapter by adapter."""
     chosen = [unit for adapter in pool.adapters for unit in units if unit.adapter == adapter]
     groups = opened_together(chosen)
-    asked(board.expect, pool.name, {unit.key(recipe.fingerprint): unit.rows for unit in chosen})
+    for adapter in pool.adapters:
+        mine = {u.key(recipe.fingerprint): u.rows for u in chosen if u.adapter == adapter}
+        asked(board.expect, pool.name, adapter, mine)
     # an actor more than there are units would load the model for nothing
     size = min(pool.size, len(chosen))
     compute = ActorPoolStrategy(

@@ -96,7 +96,9 @@ _COST = _counter("cost", "money, as `--price`", _DEVICE, "what that time costs, 
 _LOADS = _counter("model_loads", "loads", _DEVICE, "workers that have loaded the model")
 _LOADING = _counter("model_load_seconds", "seconds", _DEVICE, "time from a worker's start to that")
 _FETCHING = _counter("model_fetch_seconds", "seconds", _DEVICE, "of it, for weights to be fetched")
-_PLANNED = _gauge("planned_rows", "rows", ("pool",), "source rows that are to be embedded")
+_PLANNED = _gauge(
+    "planned_rows", "rows", ("pool", "adapter"), "source rows that are to be embedded"
+)
 _WAITING = _gauge("waiting_units", "units", ("pool", "stage"), "units that wait for a stage")
 _WORKERS = _gauge("workers", "workers", _DEVICE, "workers with a device, now")
 _STILL = _gauge("still_seconds", "seconds", (), "time in which nothing has moved")
@@ -164,7 +166,7 @@ def levels(progress: Progress, terms: Terms, still: float) -> dict[Series, float
         (_STALL, ()): terms.stall,
         (_LIMIT, ()): terms.quarantine_share,
     }
-    found |= {(_PLANNED, (pool,)): rows for pool, rows in progress.planned.items()}
+    found |= {(_PLANNED, at): rows for at, rows in progress.planned.items()}
     found |= {(_WAITING, at): units for at, units in progress.waiting.items()}
     found |= {(_WORKERS, (s.pool, s.host)): count for s, count in progress.living.items()}
     return found

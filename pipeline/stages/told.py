@@ -84,8 +84,8 @@ class Progress:
     """What devices have done, by where they are."""
     living: Mapping[Seat, int] = field(default_factory=dict)
     """How many workers with a device there are now."""
-    planned: Mapping[str, int] = field(default_factory=dict)
-    """Source rows to be embedded, by pool."""
+    planned: Mapping[tuple[str, str], int] = field(default_factory=dict)
+    """Source rows to be embedded, by pool and adapter."""
     waiting: Mapping[tuple[str, str], int] = field(default_factory=dict)
     """Units that nobody has taken up yet, by pool and by the stage that they wait for."""
     retries: Mapping[tuple[str, str], int] = field(default_factory=dict)
