@@ -141,15 +141,11 @@ def devices(
         on_gpu = any(pool.gpus for pool in pools)
         recipe = recipes.get(spec.model.dtype) or recipes["bfloat16" if on_gpu else "float32"]
         ask = partial(recipe.ask, device="cuda" if on_gpu else "cpu")
+        board = partial(put_up_exported, _terms(spec, account))
         yield Devices(
             recipe=recipe,
             account=account,
-            run=partial(
-                run_on_ray,
-                pools=pools,
-                stall=spec.limits.stall,
-                make_board=partial(put_up_exported, _terms(spec, account)),
-            ),
+            run=partial(run_on_ray, pools=pools, stall=spec.limits.stall, make_board=board),
             each=each_on_ray,
             match=partial(compare_on_ray, stall=spec.limits.stall),
             ask=partial(once_on_ray, ask, pool=pools[0], stall=spec.limits.stall),
