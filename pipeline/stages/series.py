@@ -187,7 +187,7 @@ class Differences:
         for series, value in found.items():
             before = self._told.get(series, 0.0)
             if value > before or series not in self._told:
-                added[series] = max(0.0, value - before)
+                added[series] = value - before
                 # of what was given, not of what there is: rounding must not add up
                 self._told[series] = before + added[series]
         return added

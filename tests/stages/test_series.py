@@ -122,6 +122,10 @@ def test_units_count_once_where_they_were_embedded_and_wait_where_they_are() -> 
     assert board.read().waiting["shared", "source"] == 2
     board.take_up("source", "one", "process 1 on a", "a")
     board.has_read("one")
+    # whoever opened it died, or could not
+    board.take_up("source", "two", "process 1 on a", "a")
+    board.put_down("source", "two")
+    assert _waits(board) == {"prepare": 1}
     board.has_read("two")
     assert _waits(board) == {"prepare": 2}
     board.take_up("prepare", "one", "process 1 on a", "a")
@@ -131,7 +135,9 @@ def test_units_count_once_where_they_were_embedded_and_wait_where_they_are() -> 
     board.take_up("embed", "one", "process 2 on a", "a")
     # that process dies, and the block it had is lost
     board.take_up("prepare", "one", "process 1 on a", "a")
+    assert _waits(board) == {"prepare": 1}
     board.put_down("prepare", "one")
+    assert _waits(board) == {"prepare": 1}, "and no second unit"
     board.take_up("embed", "one", "process 3 on b", "b")
     assert _waits(board) == {"prepare": 1}
     assert board.read().retries == {("shared", "prepare"): 1, ("shared", "embed"): 1}
