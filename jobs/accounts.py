@@ -19,7 +19,7 @@ from pipeline.report import RunReport
 from pipeline.runs import Ending, Run, put_begun, put_ended, run_name
 from pipeline.software import RECORDED, installed
 from pipeline.spec import JobSpec
-from pipeline.stages.board import Progress
+from pipeline.stages.told import Progress
 
 P = ParamSpec("P")
 T = TypeVar("T")

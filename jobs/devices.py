@@ -19,17 +19,19 @@ from pipeline.nightly.base import Place, first_places, places_in
 from pipeline.nightly.compare import Differences, Sides
 from pipeline.nightly.queries import Query
 from pipeline.spec import JobSpec
-from pipeline.stages.board import Progress
 from pipeline.stages.cluster import LOCAL, connected
 from pipeline.stages.compare import compare_in_process, files_of
 from pipeline.stages.each import each_on_ray, once_on_ray
 from pipeline.stages.flow import opened_together, run_in_process
 from pipeline.stages.inspection import inspect_nodes
+from pipeline.stages.metrics import put_up_exported
 from pipeline.stages.plan import Plan
 from pipeline.stages.ray_compare import compare_on_ray
 from pipeline.stages.ray_flow import run_on_ray
 from pipeline.stages.recipe import Recipe
 from pipeline.stages.route import choose_pools, describe
+from pipeline.stages.series import Terms
+from pipeline.stages.told import Progress
 from pipeline.work import Receipt, WorkUnit, rows_by_adapter
 
 Thing = TypeVar("Thing")
@@ -153,12 +155,22 @@ def devices(
         on_gpu = any(pool.gpus for pool in pools)
         recipe = recipes.get(spec.model.dtype) or recipes["bfloat16" if on_gpu else "float32"]
         ask = partial(recipe.ask, device="cuda" if on_gpu else "cpu")
+        board = partial(put_up_exported, _terms(spec, account))
         yield Devices(
             recipe=recipe,
             account=account,
-            run=partial(run_on_ray, pools=pools, stall=spec.limits.stall),
+            run=partial(run_on_ray, pools=pools, stall=spec.limits.stall, make_board=board),
             each=each_on_ray,
             match=partial(compare_on_ray, stall=spec.limits.stall),
             ask=partial(once_on_ray, ask, pool=pools[0], stall=spec.limits.stall),
             inspect=None if address == LOCAL else inspect_nodes,
         )
+
+
+def _terms(spec: JobSpec, account: Account) -> Terms:
+    return Terms(
+        job=spec.name,
+        price=account.price,
+        quarantine_share=spec.limits.quarantine_share,
+        stall=spec.limits.stall,
+    )

@@ -1,7 +1,8 @@
 """The progress of a run, on standard error: bars on a terminal, plain lines elsewhere.
 
 A run on a cluster says plain lines, and whoever follows it from a terminal sees bars made of them:
-`told` and `read` are each other's inverse.
+`told` and `read` are each other's inverse. How long each worker took to load the model is a line of
+its own.
 """
 
 import re
@@ -15,7 +16,7 @@ from typing import Self
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
-from pipeline.stages.board import Progress as Run
+from pipeline.stages.told import Progress as Run
 from pipeline.stages.watchdog import Watch
 
 CHECKED = "checked"
@@ -84,10 +85,14 @@ def display(rows: Mapping[str, int]) -> Iterator[Watch]:
     Args:
         rows: source rows planned, by adapter.
     """
-    started = time.monotonic()
+    started, said = time.monotonic(), 0
     with Shown() as shown:
 
         def watch(run: Run) -> None:
+            nonlocal said
+            for load in run.loads[said:]:
+                shown.say(load.sentence())
+            said = max(said, len(run.loads))
             tokens = sum(tally.tokens for tally in run.tallies.values())
             shown.show(
                 State(
@@ -127,6 +132,11 @@ class Shown:
         if done and not waits and not self._told_end:
             self._last, self._told_end = now, finished
             print(told(state), file=sys.stderr)
+
+    def say(self, line: str) -> None:
+        """Print a line, above the bars if there are any."""
+        # what it names is no markup
+        self._console.print(line, markup=False, highlight=False, soft_wrap=True)
 
     def take(self, line: str) -> bool:
         """Show the state that a line tells; whether it tells one."""

@@ -8,7 +8,8 @@ data: one that would lead out of the copy is refused.
 import hashlib
 import os
 import tempfile
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from filelock import FileLock
@@ -23,16 +24,20 @@ from pipeline.storage import (
     read_object,
 )
 
+Fetched = Callable[[float], object]
+"""Told for how many seconds a copy was made, or waited for."""
+
 _RANGE = 64 << 20
 """Bytes that are asked for at a time: few enough to be asked for again."""
 
 
-def local_copy(uri: str, cache: Path) -> Path:
+def local_copy(uri: str, cache: Path, fetched: Fetched | None = None) -> Path:
     """A folder of objects as a local directory: itself when it is one, else a copy, made once.
 
     Args:
         uri: of the folder.
         cache: the local directory that holds the copies, one for each content.
+        fetched: told where it was not there.
 
     Raises:
         SourceError: the folder is empty, cannot be read, or has an object whose name leads out.
@@ -46,6 +51,9 @@ def local_copy(uri: str, cache: Path) -> Path:
         raise SourceError(f"no object below {uri!r}")
     listing = "\n".join(f"{o.uri} {o.size} {o.etag}" for o in objects)
     target = cache / hashlib.sha256(listing.encode()).hexdigest()[:32]
+    if target.is_dir():
+        return target
+    began = time.monotonic()
     cache.mkdir(parents=True, exist_ok=True)
     # of several workers on one host one copies and the others wait for it; a lock of a process that
     # dies is free again
@@ -54,6 +62,8 @@ def local_copy(uri: str, cache: Path) -> Path:
             with tempfile.TemporaryDirectory(dir=cache) as temporary:
                 _copy(at, objects, Path(temporary, "copy"))
                 os.rename(f"{temporary}/copy", target)
+    if fetched is not None:
+        fetched(time.monotonic() - began)
     return target
 
 

@@ -192,6 +192,8 @@ class Tally:
     rows: int = 0
     items: int = 0
     tokens: int = 0
+    size: int = 0
+    """Bytes of files."""
     embedded: Counter[str] = field(default_factory=Counter)
     linked: Counter[str] = field(default_factory=Counter)
     quarantined: Counter[str] = field(default_factory=Counter)
@@ -202,6 +204,7 @@ class Tally:
         self.rows += receipt.rows
         self.items += receipt.items
         self.tokens += receipt.tokens
+        self.size += sum(file.size for file in receipt.files)
         self.embedded.update(receipt.embedded)
         self.linked.update(receipt.linked)
         self.quarantined.update(receipt.quarantined)

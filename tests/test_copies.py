@@ -49,12 +49,16 @@ def test_workers_that_start_together_fetch_one_copy(
         rename(copy, target)
 
     monkeypatch.setattr(os, "rename", counted)
+    uri, cache, waited = f"{bucket}/checkpoint", tmp_path / "cache", list[float]()
     with ThreadPoolExecutor(6) as workers:
-        found = workers.map(
-            lambda _: local_copy(f"{bucket}/checkpoint", tmp_path / "cache"), range(6)
-        )
+        found = workers.map(lambda _: local_copy(uri, cache, waited.append), range(6))
         copies = set(found)
     assert len(made) == 1
+    # those that waited for it are told how long, and who comes later is not
+    assert max(waited) >= 0.3
+    told = len(waited)
+    local_copy(uri, cache, waited.append)
+    assert len(waited) == told
     assert [(copy / "weights").read_bytes() for copy in copies] == [b"heavy"]
 
 

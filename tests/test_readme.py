@@ -19,6 +19,7 @@ from jobs.cli import main
 from pipeline.index.spec import BackfillSpec, EvaluateSpec
 from pipeline.spec import JobSpec
 from pipeline.spec_file import load_spec
+from pipeline.stages.series import METRICS
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
@@ -155,6 +156,16 @@ def test_the_tasks_table_is_the_vocabulary() -> None:
 
     for task in TASKS.values():
         assert f"| `{task.name}` | {task.adapter} | `{task.prefix}` |" in README
+
+
+def test_the_table_of_metrics_is_what_is_exported() -> None:
+    rows = [line for line in README.splitlines() if line.startswith("| `")]
+    written = [row for row in rows if " | counter | " in row or " | gauge | " in row]
+    assert written == [
+        f"| `{metric.exported.removeprefix('ray_nightjar_')}` | {metric.kind} | {metric.unit} "
+        f"| {', '.join(metric.labels)} | {metric.meaning} |"
+        for metric in METRICS
+    ]
 
 
 def test_the_table_of_speeds_says_what_was_measured() -> None:

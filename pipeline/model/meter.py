@@ -23,6 +23,8 @@ class Meter:
     """Forward passes."""
     items: int = 0
     """Texts and images."""
+    images: int = 0
+    """Of these, images."""
     tokens: int = 0
     """Tokens of items."""
     patches: int = 0
@@ -35,7 +37,7 @@ class Meter:
 
     def reset(self) -> None:
         """Start anew."""
-        self.packs = self.items = self.tokens = self.patches = self.padding = 0
+        self.packs = self.items = self.images = self.tokens = self.patches = self.padding = 0
         self.busy_seconds = 0.0
         self._running.clear()
 
@@ -56,6 +58,7 @@ class Meter:
             self.busy_seconds += time.perf_counter() - started
         self.packs += 1
         self.items += len(pack.lengths)
+        self.images += 0 if pack.images is None else len(pack.images.shapes)
         self.tokens += sum(pack.lengths)
         self.patches += 0 if pack.images is None else len(pack.images.positions_N2)
         self.padding += pack.padding

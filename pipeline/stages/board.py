@@ -1,35 +1,26 @@
 """The board: what workers tell the driver of a run in progress: counts, attempts, what went wrong.
 
-Writers add their receipts, the driver reads. A retried unit may be counted twice here: the counts
-are for people to look at, the commit trusts receipts alone. Whoever takes up a unit says so first
-and puts it down afterwards, so that a unit whose worker dies is known to have been tried, and one
-that never ends is known to be held.
+Writers add their receipts, the driver reads. A unit that was written twice counts once; still the
+counts are for people to look at, and the commit trusts receipts alone. Whoever takes up a unit says
+so first and puts it down afterwards, so that a unit whose worker dies is known to have been tried,
+and one that never ends is known to be held.
 """
 
 import time
 import traceback
 from collections import Counter, defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 
 from pipeline.credentials import redact
 from pipeline.errors import NightjarError, UnexpectedError
+from pipeline.stages.queues import Queues
+from pipeline.stages.told import DeviceWork, Load, Progress, Seat
 from pipeline.work import Receipt, Tally
 
-
-@dataclass(frozen=True, kw_only=True)
-class Progress:
-    """How far a run is."""
-
-    tallies: dict[str, Tally] = field(default_factory=dict)
-    """The counts so far, by adapter."""
-    moves: int = 0
-    """Grows with whatever happens."""
-    seconds: dict[str, float] = field(default_factory=dict)
-    """That workers have spent, all together, by stage."""
-    workers: dict[str, int] = field(default_factory=dict)
-    """How many have loaded the model, by device."""
+_LIVES_SECONDS = 30.0
+"""For which a worker is taken to live after it has last told what it has done; it does so every
+five."""
 
 
 class Board:
@@ -42,14 +33,32 @@ class Board:
         self._held: dict[tuple[str, str], tuple[str, float]] = {}
         self._done: Counter[str] = Counter()
         self._seconds: defaultdict[str, float] = defaultdict(float)
-        self._workers: Counter[str] = Counter()
+        self._loads: list[Load] = []
+        self._queues = Queues()
+        self._planned: Counter[tuple[str, str]] = Counter()
+        self._retries: Counter[tuple[str, str]] = Counter()
+        self._embedded_on: dict[str, str] = {}
+        self._added: set[str] = set()
+        self._written: dict[tuple[Seat, str], Tally] = {}
+        self._work: dict[tuple[str, Seat], tuple[DeviceWork, float]] = {}
         self._moves = 0
 
-    def take_up(self, stage: str, unit: str, where: str) -> int:
+    def expect(self, pool: str, adapter: str, units: Mapping[str, int]) -> None:
+        """A pool is to embed units with an adapter: their source rows, by key."""
+        self._queues.expect(pool, units)
+        self._planned[pool, adapter] += sum(units.values())
+
+    def take_up(self, stage: str, unit: str, where: str, host: str = "") -> int:
         """A worker begins a stage of a unit: how often somebody has, this time included."""
+        self._queues.begin(stage, unit)
+        if stage == "embed":
+            self._embedded_on[unit] = host
         self._attempts[stage, unit] += 1
         # what is begun again and again, since it kills whoever begins it, does not move
-        self._moves += self._attempts[stage, unit] == 1
+        again = self._attempts[stage, unit] > 1
+        self._moves += not again
+        if again:
+            self._retries[self._queues.pool(unit), stage] += 1
         self._held[stage, unit] = (where, time.monotonic())
         return self._attempts[stage, unit]
 
@@ -60,6 +69,12 @@ class Board:
         if held is not None:
             self._done[stage] += 1
             self._seconds[stage] += time.monotonic() - held[1]
+        if stage != "source":
+            self._queues.end(stage, unit)
+
+    def has_read(self, unit: str) -> None:
+        """A worker hands on a unit that it has read, perhaps the first of several it has opened."""
+        self._queues.end("source", unit)
 
     @contextmanager
     def holding(self, stage: str, unit: str, where: str) -> Iterator[None]:
@@ -70,10 +85,20 @@ class Board:
         finally:
             self.put_down(stage, unit)
 
-    def enlist(self, device: str) -> None:
-        """A worker has loaded the model on a device."""
+    def enlist(self, load: Load) -> None:
+        """A worker has loaded the model."""
         self._moves += 1
-        self._workers[device] += 1
+        self._loads.append(load)
+
+    def worked(self, worker: str, seat: Seat, work: DeviceWork) -> None:
+        """What a worker's device has done in all, told again and again while it lives."""
+        for pool, adapter in self._planned:
+            if pool == seat.pool:
+                self._written.setdefault((seat, adapter), Tally())
+        earlier, _ = self._work.get((worker, seat), (DeviceWork(), 0.0))
+        # its threads may overtake each other
+        newer = max(earlier, work, key=lambda told: told.held_seconds)
+        self._work[worker, seat] = (newer, time.monotonic())
 
     def pulse(self) -> None:
         """A worker is getting on within a unit."""
@@ -82,15 +107,34 @@ class Board:
     def add(self, receipt: Receipt) -> None:
         """Count a unit that was written."""
         self._moves += 1
+        if receipt.unit in self._added:
+            return
+        self._added.add(receipt.unit)
         self._tallies.setdefault(receipt.adapter, Tally()).add(receipt)
+        host = self._embedded_on.pop(receipt.unit, "")
+        seat = Seat(pool=self._queues.pool(receipt.unit), host=host)
+        self._written.setdefault((seat, receipt.adapter), Tally()).add(receipt)
 
     def read(self) -> Progress:
         """How far the run is."""
+        now = time.monotonic()
+        devices: defaultdict[Seat, DeviceWork] = defaultdict(DeviceWork)
+        living: Counter[Seat] = Counter()
+        for (_, seat), (work, told) in self._work.items():
+            devices[seat] += work
+            living[seat] += now - told < _LIVES_SECONDS
         return Progress(
-            tallies=self._tallies,
+            tallies=dict(self._tallies),
             moves=self._moves,
             seconds=dict(self._seconds),
-            workers=dict(self._workers),
+            workers=Counter(load.device for load in self._loads),
+            loads=tuple(self._loads),
+            written=dict(self._written),
+            devices=dict(devices),
+            living=dict(living),
+            planned=dict(self._planned),
+            waiting=self._queues.waiting(),
+            retries=dict(self._retries),
         )
 
     def held(self) -> list[str]:

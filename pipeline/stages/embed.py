@@ -18,11 +18,13 @@ from pipeline.errors import Reason, RowError
 from pipeline.model.device import device_errors, name_of
 from pipeline.model.engine import Engine
 from pipeline.model.health import unsound
+from pipeline.model.meter import Meter
 from pipeline.model.outputs import Embeddings
 from pipeline.model.processor import PreparedItem
 from pipeline.schema import embedded_schema
 from pipeline.stages.bisect import bisect, blame_row
 from pipeline.stages.canaries import Canaries
+from pipeline.stages.told import DeviceWork
 
 _CONTROL = PreparedItem(token_ids=np.zeros(1, np.int32), pixels=None, truncated=False)
 """An item that a network which works can embed."""
@@ -57,6 +59,7 @@ class Embed:
         self._engine, self._exact, self._canaries = engine, exact, canaries
         # always the same thread: torch keeps threads, and the allocator memory, for each that calls
         self._device = ThreadPoolExecutor(max_workers=1, thread_name_prefix="device")
+        self._work, self._exact_work = DeviceWork(), DeviceWork()
         self._schema = embedded_schema(id_type, kept, vectors)
         types = {field.name: field.type for field in vectors}
         self._multi: pa.ListType | None = types.pop("multivector", None)
@@ -71,6 +74,11 @@ class Embed:
     def packs(self) -> int:
         """How many forward passes it has made."""
         return self._engine.meter.packs
+
+    @property
+    def work(self) -> DeviceWork:
+        """What the device has done in all, up to the last unit or canary; for any thread."""
+        return self._work
 
     def __call__(self, items: pa.Table, adapter: str) -> pa.Table:
         """One unit: a table of `prepared_schema` to one of `embedded_schema`.
@@ -126,16 +134,23 @@ class Embed:
             found = self._embed(self._engine, ready)
             suspects = unsound(found)
             if suspects:
-                self._redo(self._exact(adapter), ready, suspects, found)
+                exact = self._exact(adapter)
+                self._redo(exact, ready, suspects, found)
+                self._exact_work += _work(exact.meter)
+                self._work = _work(self._engine.meter) + self._exact_work
         return found
 
     def _embed(self, engine: Engine, items: Sequence[PreparedItem]) -> Embeddings:
-        return engine.embed(
+        found = engine.embed(
             items,
             dims=[kind.list_size for kind in self._singles.values()],
             multi=self._multi is not None,
             multi_dtype="float32" if self._multi is None else _float_name(self._multi),
         )
+        if engine is self._engine:
+            # a meter is for the device's thread alone, which this is; what is made of it is not
+            self._work = _work(engine.meter) + self._exact_work
+        return found
 
     def _redo(
         self,
@@ -156,6 +171,18 @@ class Embed:
                 found.singles[dim][index] = single_BD[0]
             if found.multi is not None and alone.multi is not None:
                 found.multi[index] = alone.multi[0]
+
+
+def _work(meter: Meter) -> DeviceWork:
+    return DeviceWork(
+        packs=meter.packs,
+        items=meter.items,
+        images=meter.images,
+        tokens=meter.tokens,
+        patches=meter.patches,
+        padding=meter.padding,
+        busy_seconds=meter.busy_seconds,
+    )
 
 
 def _prepared_items(items: pa.Table) -> list[PreparedItem]:

@@ -5,12 +5,15 @@ back receipts, and neither commits. In one process it is for tests, for debuggin
 too small to start a cluster for.
 """
 
+import socket
+import time
 from collections.abc import Sequence
 from functools import partial
 from itertools import groupby
 
 from pipeline.stages.board import Board
 from pipeline.stages.recipe import Recipe
+from pipeline.stages.told import Load, Seat
 from pipeline.stages.watchdog import Watch, pulsing, watched
 from pipeline.work import Receipt, WorkUnit
 
@@ -51,8 +54,16 @@ def run_in_process(
 def _run(recipe: Recipe, units: Sequence[WorkUnit], board: Board) -> list[Receipt]:
     # this process is the user's own: an item that takes its time may have it
     prepare, sink = recipe.prepare(expendable=False), recipe.sink()
-    embed = recipe.embed(units[0].adapter, "auto")
-    board.enlist(embed.device)
+    began, fetches, adapter = time.monotonic(), [0.0], units[0].adapter
+    embed = recipe.embed(adapter, "auto", fetched=fetches.append)
+    board.enlist(
+        Load(
+            seat=Seat(pool=adapter, host=socket.gethostname()),
+            device=embed.device,
+            seconds=time.monotonic() - began,
+            fetch_seconds=sum(fetches),
+        )
+    )
     receipts = []
     with pulsing(lambda: prepare.items + embed.packs, board.pulse):
         for group in opened_together(units):

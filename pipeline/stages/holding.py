@@ -12,8 +12,9 @@ import ray
 from ray.exceptions import RayError
 
 from pipeline.errors import RunError
-from pipeline.stages.board import Board, Progress, tellable
+from pipeline.stages.board import Board, tellable
 from pipeline.stages.cluster import ON_HEAD, demand_head
+from pipeline.stages.told import Progress
 
 _MOST_DEATHS = 10
 """Of workers at one stage of a unit, after which the run is given up. Ray alone would try for ever,
@@ -42,9 +43,10 @@ def holding(board: Any, stage: str, unit: str, what: str = "") -> Iterator[int]:
     Raises:
         RunError: too many have died of it.
     """
-    where = f"process {os.getpid()} on {ray.util.get_node_ip_address()}"
+    host = ray.util.get_node_ip_address()
+    where = f"process {os.getpid()} on {host}"
     try:
-        attempt = asked(board.take_up, stage, unit, where) or 1
+        attempt = asked(board.take_up, stage, unit, where, host) or 1
         if attempt > _MOST_DEATHS:
             raise RunError(
                 f"{what or f'unit {unit}'}: {_MOST_DEATHS} workers died at the stage {stage}, so "

@@ -4,7 +4,7 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pipeline.copies import local_copy
+from pipeline.copies import Fetched, local_copy
 from pipeline.model.checkpoint import Checkpoint, open_checkpoint
 from pipeline.spec import JobSpec
 
@@ -15,14 +15,18 @@ CACHE = Path("~/.cache/nightjar/checkpoints").expanduser()
 """Copies of checkpoints from object storage, one for each host."""
 
 
-def open_model(path: str) -> Checkpoint:
+def open_model(path: str, fetched: Fetched | None = None) -> Checkpoint:
     """Open a checkpoint by the spec's model.path: a directory, an object-store URL or a hub id.
+
+    Args:
+        path: as the spec has it.
+        fetched: told how long a copy of it took, where there was none here.
 
     Raises:
         CheckpointError: see `pipeline.model.checkpoint.open_checkpoint`.
         SourceError: there is nothing at the URL.
     """
-    return open_checkpoint(local_copy(path, CACHE) if "://" in path else path)
+    return open_checkpoint(local_copy(path, CACHE, fetched) if "://" in path else path)
 
 
 @cache

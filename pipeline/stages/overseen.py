@@ -24,6 +24,7 @@ def overseen(
     watch: Watch,
     stall: float,
     waiting: Callable[[], Sequence[str]] = tuple,
+    make_board: Callable[[], Any] = put_up,
 ) -> Answer:
     """The answer of an execution.
 
@@ -32,6 +33,7 @@ def overseen(
         watch: told how far it is.
         stall: seconds without any progress after which it is given up.
         waiting: what the execution waits for, as far as the caller knows, a line each.
+        make_board: an actor that is one.
 
     Raises:
         Stalled: nothing moved for so long.
@@ -39,7 +41,7 @@ def overseen(
         NightjarError: what a worker raised.
         UnexpectedError: a worker raised something else.
     """
-    board = put_up()
+    board = make_board()
 
     def all_that_waits() -> list[str]:
         held: list[str] = asked(board.held) or ["the board does not answer"]

@@ -7,7 +7,10 @@ once for each branch, and concurrent executions would starve each other.
 
 import logging
 import os
-from collections.abc import Iterable, Sequence
+import time
+import uuid
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from functools import partial, reduce
 from typing import Any
 
@@ -22,12 +25,13 @@ from pipeline.errors import DeviceLost, NightjarError, Reason
 from pipeline.stages.board import tellable
 from pipeline.stages.cluster import configure_data
 from pipeline.stages.flow import opened_together
-from pipeline.stages.holding import holding
+from pipeline.stages.holding import asked, holding, put_up
 from pipeline.stages.isolated import Work, survivors
 from pipeline.stages.overseen import overseen
 from pipeline.stages.parcel import open_parcel, pack_parcel
 from pipeline.stages.recipe import Recipe
 from pipeline.stages.route import TASK_CPUS, Pool
+from pipeline.stages.told import Load, Seat
 from pipeline.stages.watchdog import Watch, pulsing
 from pipeline.work import Receipt, WorkUnit
 
@@ -44,6 +48,7 @@ def run_on_ray(
     *,
     watch: Watch,
     stall: float,
+    make_board: Callable[[], Any] = put_up,
 ) -> list[Receipt]:
     """Run every unit on the connected cluster.
 
@@ -53,6 +58,7 @@ def run_on_ray(
         pools: who does them.
         watch: told how far the run is.
         stall: seconds without any progress after which it is given up.
+        make_board: an actor that is told everything.
 
     Raises:
         Stalled: nothing moved for so long.
@@ -66,6 +72,7 @@ def run_on_ray(
         watch=watch,
         stall=stall,
         waiting=lambda: [f"pools want {wanted}"],
+        make_board=make_board,
     )
 
 
@@ -86,6 +93,9 @@ def _lane(recipe: Recipe, pool: Pool, units: Sequence[WorkUnit], board: Any) -> 
     """Read, prepare and embed the units of one pool, adapter by adapter."""
     chosen = [unit for adapter in pool.adapters for unit in units if unit.adapter == adapter]
     groups = opened_together(chosen)
+    for adapter in pool.adapters:
+        mine = {u.key(recipe.fingerprint): u.rows for u in chosen if u.adapter == adapter}
+        asked(board.expect, pool.name, adapter, mine)
     # an actor more than there are units would load the model for nothing
     size = min(pool.size, len(chosen))
     compute = ActorPoolStrategy(
@@ -143,7 +153,10 @@ def _read_task(recipe: Recipe, group: Sequence[WorkUnit], board: Any) -> ReadTas
     def read() -> Iterable[Block]:
         with holding(board, "source", key, shard):
             for unit, rows in recipe.read(group):
-                yield pack_parcel(unit.key(recipe.fingerprint), unit.adapter, rows)
+                name = unit.key(recipe.fingerprint)
+                parcel = pack_parcel(name, unit.adapter, rows)
+                board.has_read.remote(name)
+                yield parcel
 
     metadata = BlockMetadata(
         num_rows=len(group),
@@ -186,17 +199,28 @@ class EmbedParcel:
         self._recipe = recipe
         self._device = "cuda" if pool.gpus else "cpu"
         self._failure: NightjarError | None = None
+        # an actor that Ray has started again keeps its id, and is another worker
+        self._worker, self._began, fetches = uuid.uuid4().hex, time.monotonic(), [0.0]
+        self._seat = Seat(pool=pool.name, host=ray.util.get_node_ip_address())
         try:
             actor = ray.get_runtime_context().get_actor_id()
-            self._embed = recipe.embed(pool.adapters[0], self._device, actor)
+            self._embed = recipe.embed(pool.adapters[0], self._device, actor, fetches.append)
         except Exception as error:
             # kept for the first call: Ray starts an actor whose constructor fails again, loudly
             self._failure = tellable(error)
         else:
-            board.enlist.remote(self._embed.device)
+            board.enlist.remote(
+                Load(
+                    seat=self._seat,
+                    device=self._embed.device,
+                    seconds=time.monotonic() - self._began,
+                    fetch_seconds=sum(fetches),
+                )
+            )
             # for as long as the actor lives
-            self._pulse = pulsing(lambda: self._embed.packs, board.pulse.remote)
+            self._pulse = pulsing(lambda: self._embed.packs, board.pulse.remote, self._tell)
             self._pulse.__enter__()
+            self._tell()
 
     def __call__(self, parcel: pa.Table) -> pa.Table:
         """One parcel to one."""
@@ -211,14 +235,22 @@ class EmbedParcel:
                 done = self._embedded(items, adapter)
             return pack_parcel(unit, adapter, done)
 
+    def _tell(self) -> None:
+        """Tell what the device has done in all; of what several threads tell the latest counts."""
+        held = time.monotonic() - self._began
+        work = replace(self._embed.work, held_seconds=held)
+        self._board.worked.remote(self._worker, self._seat, work)
+
     def _embedded(self, items: pa.Table, adapter: str) -> pa.Table:
         try:
-            return self._embed(items, adapter)
+            done = self._embed(items, adapter)
         except DeviceLost:
             # only a new process can use the device again; Ray starts one, and the unit has an
             # attempt less
             logger.exception("the process ends")
             os._exit(1)
+        self._tell()
+        return done
 
 
 class ReceiptSink(Datasink[list[Receipt]]):  # type: ignore[misc]
@@ -237,7 +269,8 @@ class ReceiptSink(Datasink[list[Receipt]]):  # type: ignore[misc]
                 unit, adapter, items = open_parcel(block.slice(at, 1))
                 with holding(self._board, "sink", unit):
                     receipts.append(sink(items, unit, adapter))
-                self._board.add.remote(receipts[-1])
+                # waited for, so that what the board shows at the end is all
+                asked(self._board.add, receipts[-1])
         return receipts
 
     def on_write_complete(self, write_result: WriteResult[list[Receipt]]) -> None:

@@ -9,6 +9,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from pipeline.copies import Fetched
 from pipeline.errors import RunError
 from pipeline.fingerprint import fingerprint
 from pipeline.folder import Folder
@@ -192,13 +193,16 @@ class Recipe:
         )
         return Prepare(self._processor(), self.id_type, self.kept, bounds)
 
-    def embed(self, adapter: str, device: str, actor: str | None = None) -> "Embed":
+    def embed(
+        self, adapter: str, device: str, actor: str | None = None, fetched: Fetched | None = None
+    ) -> "Embed":
         """The embed stage, with the weights loaded and an adapter merged.
 
         Args:
             adapter: the one that is merged first.
             device: a torch device, or auto.
             actor: the id of the one who asks, in a cluster.
+            fetched: told how long a copy of the checkpoint took, where there was none here.
         """
         self._begin()
         # and only an actor needs the network and its library
@@ -207,7 +211,7 @@ class Recipe:
         from pipeline.stages.canaries import TOLERANCE, Canaries
         from pipeline.stages.embed import Embed
 
-        checkpoint = self._opened()
+        checkpoint = self._opened(fetched)
         engine = self._engine(checkpoint, adapter, device)
         engine.warm_up()
 
@@ -248,8 +252,8 @@ class Recipe:
         task = next(task for task in TASKS.values() if task.adapter == adapter)
         return canary_items(self._processor(), task)
 
-    def _opened(self) -> Checkpoint:
-        checkpoint = open_model(self.checkpoint)
+    def _opened(self, fetched: Fetched | None = None) -> Checkpoint:
+        checkpoint = open_model(self.checkpoint, fetched)
         checkpoint.demand_same(self.checkpoint_hashes)
         return checkpoint
 

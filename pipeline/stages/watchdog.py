@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from typing import TypeVar
 
 from pipeline.errors import Stalled
-from pipeline.stages.board import Progress
+from pipeline.stages.told import Progress
 
 Watch = Callable[[Progress], None]
 """Called now and then with how far a run is."""
@@ -69,8 +69,18 @@ def watched(
 
 
 @contextmanager
-def pulsing(count: Callable[[], int], tell: Callable[[], object]) -> Iterator[None]:
-    """Tell while a count grows: a large unit takes long on a slow device, and that is no stall."""
+def pulsing(
+    count: Callable[[], int],
+    tell: Callable[[], object],
+    lives: Callable[[], object] | None = None,
+) -> Iterator[None]:
+    """Tell while a count grows: a large unit takes long on a slow device, and that is no stall.
+
+    Args:
+        count: grows with what is done.
+        tell: called when it has.
+        lives: called each time, whether it has or not.
+    """
     done = threading.Event()
 
     def look() -> None:
@@ -79,6 +89,8 @@ def pulsing(count: Callable[[], int], tell: Callable[[], object]) -> Iterator[No
             if count() != last:
                 last = count()
                 tell()
+            if lives is not None:
+                lives()
 
     threading.Thread(target=look, name="pulse", daemon=True).start()
     try:

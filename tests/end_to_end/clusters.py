@@ -76,6 +76,10 @@ class Cluster:
     """For Ray Client."""
     dashboard: str
     """URL of its dashboard, with the Jobs API; nobody is there unless it was asked for."""
+    metrics: str
+    """host:port where the head's agent exports metrics."""
+    session: Path
+    """Where Ray keeps its files; with a dashboard, also the list of all agents."""
     head: subprocess.Popen[bytes]
     """The head's `ray start`: its raylet and its workers descend from it."""
     add_node: "AddNode"
@@ -107,7 +111,7 @@ def running_cluster(
     """
     # Ray's sockets need a short path
     session = tempfile.mkdtemp(prefix="nightjar-ray-", dir="/tmp")
-    port, client_port, dashboard_port = _free_ports(3)
+    port, client_port, metrics_port, dashboard_port = _free_ports(4)
     started: list[subprocess.Popen[bytes]] = []
 
     def start(*arguments: str, among: Mapping[str, str] = environment) -> subprocess.Popen[bytes]:
@@ -135,6 +139,7 @@ def running_cluster(
             "--head",
             f"--port={port}",
             f"--ray-client-server-port={client_port}",
+            f"--metrics-export-port={metrics_port}",
             f"--include-dashboard={str(dashboard).lower()}",
             f"--dashboard-port={dashboard_port}",
             f"--temp-dir={session}",
@@ -145,6 +150,8 @@ def running_cluster(
             address=f"127.0.0.1:{port}",
             client_address=f"ray://127.0.0.1:{client_port}",
             dashboard=f"http://127.0.0.1:{dashboard_port}",
+            metrics=f"127.0.0.1:{metrics_port}",
+            session=Path(session),
             head=head,
             add_node=add_node,
         )

@@ -2,6 +2,7 @@
 
 import pickle
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pyarrow as pa
@@ -155,6 +156,8 @@ def test_the_board_keeps_the_first_failure_and_adds_up_receipts() -> None:
         quarantine=None,
     )
     board.add(receipt)
+    board.add(replace(receipt, unit="v"))
+    # written again, since a worker was lost before it could say so
     board.add(receipt)
     (tally,) = board.read().tallies.values()
     assert (tally.units, tally.rows, tally.items, tally.tokens) == (2, 6, 8, 100)

@@ -12,7 +12,8 @@ from pipeline.errors import Stalled
 from pipeline.model.engine import Engine
 from pipeline.model.processor import PreparedItem, Processor
 from pipeline.stages import watchdog
-from pipeline.stages.board import Board, Progress
+from pipeline.stages.board import Board
+from pipeline.stages.told import Progress
 from pipeline.stages.watchdog import pulsing, watched
 from pipeline.tasks import Task
 from pipeline.work import Tally
@@ -72,7 +73,7 @@ def test_a_run_is_told_of_while_it_goes_on() -> None:
 def test_a_process_ends_though_its_run_and_its_count_never_do() -> None:
     program = (
         "import threading\n"
-        "from pipeline.stages.board import Progress\n"
+        "from pipeline.stages.told import Progress\n"
         "from pipeline.stages.watchdog import pulsing, watched\n"
         "never = threading.Event()\n"
         "def run():\n"

@@ -1,0 +1,53 @@
+"""What the commands about checkpoints and devices call."""
+
+import argparse
+
+from jobs.commands.kinds import Command
+
+
+def _benchmark(arguments: argparse.Namespace) -> None:
+    from jobs.benchmark import run
+
+    run(arguments)
+
+
+def _schema(arguments: argparse.Namespace) -> None:
+    import json
+
+    from pipeline.spec import json_schema
+
+    print(json.dumps(json_schema(), indent=2))
+
+
+def _checkpoint_tiny(arguments: argparse.Namespace) -> None:
+    from jobs.checkpoint import make_tiny
+
+    make_tiny(arguments.directory, arguments.seed, arguments.hidden)
+
+
+def _checkpoint_full(arguments: argparse.Namespace) -> None:
+    from jobs.checkpoint import make_full
+
+    make_full(arguments.directory, arguments.seed)
+
+
+def _checkpoint_verify(arguments: argparse.Namespace) -> None:
+    from jobs.checkpoint import verify
+
+    verify(arguments.directory)
+
+
+def _corpus(arguments: argparse.Namespace) -> None:
+    from jobs.corpus import run
+
+    run(arguments.directory)
+
+
+COMMANDS: dict[str, Command] = {
+    "benchmark": _benchmark,
+    "schema": _schema,
+    "checkpoint_tiny": _checkpoint_tiny,
+    "checkpoint_full": _checkpoint_full,
+    "checkpoint_verify": _checkpoint_verify,
+    "corpus": _corpus,
+}
