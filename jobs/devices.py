@@ -143,7 +143,8 @@ def devices(
             ask=partial(recipe.ask, device="auto"),
         )
         return
-    with connected(address) as cluster:
+    with connected(address) as found:
+        cluster = found.grown(spec.compute.grows_to)
         pools = choose_pools(
             plan.rows_by_adapter,
             spec.compute.pools,

@@ -111,6 +111,17 @@ class PoolSpec(Section):
         return self
 
 
+class GrowthSpec(Section):
+    """How far a cluster's autoscaler may go."""
+
+    gpus: float | None = Field(
+        None, ge=0, description="GPUs of the whole cluster, or null for those it has"
+    )
+    cpus: float | None = Field(
+        None, ge=0, description="CPUs of the whole cluster, or null for those it has"
+    )
+
+
 class ComputeSpec(Section):
     """How much of the cluster is used, and how."""
 
@@ -126,6 +137,9 @@ class ComputeSpec(Section):
     )
     pools: dict[Literal[*ADAPTERS], PoolSpec] = Field(  # type: ignore[valid-type]
         {}, description=f"pools by adapter, of {', '.join(ADAPTERS)}"
+    )
+    grows_to: GrowthSpec = Field(
+        GrowthSpec(), description="{gpus, cpus}: how far the cluster's autoscaler may go"
     )
 
 

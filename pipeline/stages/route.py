@@ -138,7 +138,10 @@ def _demand_possible(pool: str, demand: Demand, cpus: float, gpus: float) -> Non
     actor_cpus, actor_gpus, count = demand
     left = _for_actors(cpus)
     if actor_gpus > gpus:
-        raise SpecError(f"{pool}.gpus: {actor_gpus:g}, but the cluster has {gpus:g} GPUs")
+        raise SpecError(
+            f"{pool}.gpus: {actor_gpus:g}, but the cluster has {gpus:g} GPUs; where an autoscaler "
+            "adds some, compute.grows_to says how many"
+        )
     if actor_cpus > left:
         raise SpecError(
             f"{pool}.cpus: {actor_cpus:g}, but of the cluster's {cpus:g} CPUs {left:g} are left "

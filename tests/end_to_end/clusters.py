@@ -9,12 +9,15 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from types import MappingProxyType
 from typing import Protocol
+
+import psutil
+import ray
 
 ENVIRONMENT: Mapping[str, str] = MappingProxyType(
     {
@@ -99,6 +102,7 @@ def running_cluster(
     system_config: Mapping[str, int] = MappingProxyType({}),
     dashboard: bool = False,
     gpus: int = 0,
+    autoscaled: int = 0,
 ) -> Iterator[Cluster]:
     """A head with one CPU; more raylets on request. All end with it.
 
@@ -108,6 +112,7 @@ def running_cluster(
         system_config: of Ray's own settings, those to change.
         dashboard: whether there is a Jobs API.
         gpus: of each node, in Ray's books; see `benchmarks/pretended/`.
+        autoscaled: how many nodes of one CPU and one GPU Ray's autoscaler may start beside it.
     """
     # Ray's sockets need a short path
     session = tempfile.mkdtemp(prefix="nightjar-ray-", dir="/tmp")
@@ -144,8 +149,11 @@ def running_cluster(
             f"--dashboard-port={dashboard_port}",
             f"--temp-dir={session}",
             f"--system-config={json.dumps(dict(system_config))}",
+            *(_autoscaling(Path(session), port, autoscaled) if autoscaled else ()),
         )
         wait_until(lambda: _listens(client_port), f"a listener on {client_port}")
+        if dashboard:
+            wait_until(lambda: _listens(dashboard_port), f"a listener on {dashboard_port}")
         yield Cluster(
             address=f"127.0.0.1:{port}",
             client_address=f"ray://127.0.0.1:{client_port}",
@@ -156,11 +164,49 @@ def running_cluster(
             add_node=add_node,
         )
     finally:
+        # nodes that the autoscaler has started outlive it
+        begun = [child for p in started for child in psutil.Process(p.pid).children(recursive=True)]
         for process in reversed(started):
             process.terminate()
         for process in started:
             process.wait(timeout=60)
+        for child in begun:
+            with suppress(psutil.NoSuchProcess):
+                child.kill()
         shutil.rmtree(session, ignore_errors=True)
+
+
+def _autoscaling(session: Path, port: int, most: int) -> list[str]:
+    """Ray's own autoscaler, with the provider of its tests: it starts raylets on this machine."""
+    kinds = {
+        "head": {"resources": {"CPU": 1}, "node_config": {}, "max_workers": 0},
+        "worker": {
+            "resources": {"CPU": 1, "GPU": 1, "object_store_memory": 200_000_000},
+            "node_config": {},
+            "max_workers": most,
+        },
+    }
+    provider = {
+        "type": "external",
+        "module": "ray.autoscaler._private.fake_multi_node.node_provider.FakeMultiNodeProvider",
+        "gcs_address": f"{ray.util.get_node_ip_address()}:{port}",
+        "launch_multiple": True,
+        # all nodes have one address, by which it would take them for one that does not answer
+        "disable_node_updaters": True,
+        "disable_launch_config_check": True,
+    }
+    config = {
+        "cluster_name": "test",
+        "provider": provider,
+        "available_node_types": kinds,
+        "head_node_type": "head",
+        "max_workers": most,
+        "idle_timeout_minutes": 5,
+        "upscaling_speed": 100,
+    }
+    path = session / "autoscaling.json"
+    path.write_text(json.dumps(config))
+    return [f"--autoscaling-config={path}"]
 
 
 def _free_ports(count: int) -> list[int]:

@@ -1,0 +1,192 @@
+"""Pools on a real cluster whose nodes come and go, with pretended GPUs: the model is tiny, and to
+load it and to embed a unit takes the time that is named."""
+
+import json
+import os
+import sys
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from benchmarks import patched
+from pipeline import open_dataset
+from tests.chaos.nodes import kill_tree
+from tests.end_to_end.clusters import (
+    ENVIRONMENT,
+    Cluster,
+    Finished,
+    nightjar,
+    running_cluster,
+    wait_until,
+)
+from tests.jobs import write_spec
+
+pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.timeout(400)]
+
+_PRETENDED = Path(patched.__file__).parent / "pretended"
+_UNIT_ROWS = 4
+WriteSpec = Callable[..., Path]
+"""Writes a spec of so many units for each adapter."""
+
+
+@pytest.fixture
+def log(tmp_path: Path) -> Path:
+    """A folder in which every actor says what it does."""
+    folder = tmp_path / "log"
+    folder.mkdir()
+    return folder
+
+
+@pytest.fixture
+def environment(log: Path) -> Mapping[str, str]:
+    return {
+        **ENVIRONMENT,
+        "PYTHONPATH": f"{_PRETENDED}{os.pathsep}{Path.cwd()}",
+        "PRETENDED_LOAD": "2",
+        "PRETENDED_UNIT": "0.5",
+        "PRETENDED_LOG": str(log),
+        # whose `python` a job is run by, as in an image
+        "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
+        # a process that was idle for a second is not worth five of a start
+        "RAY_idle_worker_killing_time_threshold_ms": "60000",
+    }
+
+
+@dataclass(frozen=True, kw_only=True)
+class Deed:
+    """What an actor has done."""
+
+    when: float
+    node: str
+    what: str
+    adapter: str
+
+
+def _deeds(log: Path) -> list[Deed]:
+    lines = [line.split() for file in log.iterdir() for line in file.read_text().splitlines()]
+    found = [Deed(when=float(a), node=b, what=c, adapter=d) for a, b, c, d in lines]
+    return sorted(found, key=lambda deed: deed.when)
+
+
+def _loads(log: Path) -> list[Deed]:
+    return [deed for deed in _deeds(log) if deed.what == "loaded"]
+
+
+def _units(log: Path) -> list[Deed]:
+    return [deed for deed in _deeds(log) if deed.what == "unit"]
+
+
+@pytest.fixture
+def spec(tmp_path: Path, tiny_checkpoint: Path) -> WriteSpec:
+    def write(**units: int) -> Path:
+        sources = []
+        for adapter, count in units.items():
+            path, rows = tmp_path / f"{adapter}.parquet", count * _UNIT_ROWS
+            ids = [f"{adapter}-{row}" for row in range(rows)]
+            pq.write_table(pa.table({"doc": ids, "body": ids}), path)
+            source = {"uri": str(path), "format": "parquet", "id": "doc", "text": "body"}
+            sources.append({**source, "task": f"{adapter}.passage"})
+        path = write_spec(tmp_path, tiny_checkpoint, sources)
+        plain = json.loads(path.read_text())
+        path.write_text(json.dumps({**plain, "compute": {"unit_rows": _UNIT_ROWS}}))
+        return path
+
+    return write
+
+
+@contextmanager
+def _in_mid_run(
+    spec: Path, cluster: Cluster, log: Path, *arguments: str
+) -> Iterator[list[Finished]]:
+    """Within it a submitted job goes on; afterwards it has ended, and all rows are there once."""
+    ended: list[Finished] = []
+
+    def run() -> None:
+        ended.append(nightjar("submit", spec, "--address", cluster.dashboard, *arguments))
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    wait_until(lambda: len(_units(log)) >= 8, "the run to be in full swing", seconds=150)
+    yield ended
+    thread.join(300)
+    (done,) = ended
+    assert done.code == 0, done.out + done.err
+    ids = open_dataset(str(spec.parent / "out")).to_table(["id"])["id"].to_pylist()
+    rows = sum(pq.read_metadata(shard).num_rows for shard in spec.parent.glob("*.parquet"))
+    assert len(ids) == len(set(ids)) == rows
+
+
+def test_a_pool_takes_the_gpu_of_a_node_that_is_added(
+    spec: WriteSpec, environment: Mapping[str, str], log: Path, tmp_path: Path
+) -> None:
+    with (
+        running_cluster(tmp_path, environment=environment, dashboard=True, gpus=1) as cluster,
+        _in_mid_run(spec(retrieval=80), cluster, log),
+    ):
+        cluster.add_node()
+    first, second = _loads(log)
+    assert first.node != second.node
+    by_node = Counter(unit.node for unit in _units(log))
+    assert by_node[second.node] > 5
+
+
+def test_an_adapter_that_is_done_leaves_its_gpu_to_the_other_and_a_lost_node_loses_nothing(
+    spec: WriteSpec, environment: Mapping[str, str], log: Path, tmp_path: Path
+) -> None:
+    with running_cluster(tmp_path, environment=environment, dashboard=True, gpus=1) as cluster:
+        other = cluster.add_node()
+        with _in_mid_run(spec(retrieval=100, code=6), cluster, log):
+            wait_until(lambda: len(_loads(log)) == 3, "the third load of the model")
+            third = _loads(log)[2]
+            wait_until(lambda: _units(log)[-1].node == third.node, "it to be used")
+            kill_tree(other)
+    loads = _loads(log)
+    assert [load.adapter for load in loads][:3].count("code") == 1
+    (of_code,) = (load for load in loads if load.adapter == "code")
+    assert (third.adapter, third.node) == ("retrieval", of_code.node)
+    # what it held and nobody had written is done again, and nothing else
+    assert 106 <= len(_units(log)) <= 106 + 6
+
+
+def test_a_node_that_is_told_to_go_gets_no_more_units_and_loses_none(
+    spec: WriteSpec, environment: Mapping[str, str], log: Path, tmp_path: Path
+) -> None:
+    with running_cluster(tmp_path, environment=environment, dashboard=True, gpus=1) as cluster:
+        other = cluster.add_node()
+        with _in_mid_run(spec(retrieval=70), cluster, log):
+            # as Kubernetes does before it deletes a pod, and a spot node's own watcher
+            told = time.time()
+            other.terminate()
+            other.wait(timeout=60)
+    assert len(_units(log)) == 70, "each unit was embedded once"
+    first, second = _loads(log)
+    assert first.node != second.node
+    assert len({unit.node for unit in _units(log) if unit.when > told + 5}) == 1
+
+
+def test_an_autoscaler_is_asked_for_all_nodes_at_once(
+    spec: WriteSpec, environment: Mapping[str, str], log: Path, tmp_path: Path
+) -> None:
+    wanted = ("--set", "compute.pools={retrieval: {gpus: 1}}")
+    with running_cluster(
+        tmp_path, environment=environment, dashboard=True, autoscaled=2
+    ) as cluster:
+        path = spec(retrieval=60)
+        refused = nightjar("submit", path, "--address", cluster.dashboard, *wanted)
+        assert refused.code == 2
+        assert "where an autoscaler adds some, compute.grows_to says how many" in refused.out
+        more = (*wanted, "--set", "compute.grows_to={gpus: 2}")
+        with _in_mid_run(path, cluster, log, *more) as ended:
+            pass
+        assert "pools: retrieval with 2 actors of 1 GPU" in ended[0].out
+        launched = (cluster.session / "session_latest/logs/monitor.log").read_text()
+        assert "Queue 2 new nodes for launch" in launched
+    assert len({load.node for load in _loads(log)}) == 2
