@@ -31,6 +31,9 @@ _CONNECT_SECONDS = 10.0
 _ATTEMPTS = 3
 """At Ray Client, whose server starts a process for each client and gives it 30 seconds: too few on
 a head that is busy."""
+_IDLE_MS = 60_000
+"""For which a raylet keeps a worker that has nothing to do. With its own second, tasks that come in
+bursts start processes, of several seconds each, over and over; infra/image sets it likewise."""
 _RESERVED_SECONDS = 30
 """For which Ray Data keeps a driver's share of the cluster; a living one asks again every 10. With
 its own 180, the run after one that was killed would crawl for as long."""
@@ -66,6 +69,8 @@ def connected(address: str) -> Iterator[Capacity]:
     for name in _LOUD:
         # what fails is told by the exception, in our words
         logging.getLogger(name).setLevel(logging.CRITICAL)
+    if address == LOCAL:
+        os.environ.setdefault("RAY_idle_worker_killing_time_threshold_ms", str(_IDLE_MS))
     if address == LOCAL and "RAY_AUTH_MODE" not in os.environ:
         # Ray turns its token on for a local cluster; with one here it writes none to the home
         os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
