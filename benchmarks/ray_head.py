@@ -12,7 +12,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import islice
@@ -30,43 +30,78 @@ class Head:
 
     address: str
     """host:port, on the loopback."""
+    dashboard: str
+    """URL of its Jobs API, where one was asked for."""
     process: int
     """Id of the process whose descendants are the cluster."""
 
 
 @contextmanager
-def ray_head(cpus: int, object_store: int = 2_000_000_000) -> Iterator[Head]:
-    """Start a cluster with that many CPUs and bytes of object store, and end it."""
+def ray_head(
+    cpus: int, object_store: int = 2_000_000_000, *, gpus: int = 0, dashboard: bool = False
+) -> Iterator[Head]:
+    """Start a cluster of one node, and end it.
+
+    Args:
+        cpus: of it, in Ray's books.
+        object_store: bytes.
+        gpus: likewise; see `benchmarks/pretended/`.
+        dashboard: whether there is a Jobs API.
+    """
     for name in _LOUD:
         # plans and progress of every execution
         logging.getLogger(name).setLevel(logging.ERROR)
     # on the loopback, for this run alone; workers and programs read it from the environment
     os.environ["RAY_AUTH_MODE"] = "disabled"
-    port, client_port = _free_ports(2)
+    port, client_port, dashboard_port = _free_ports(3)
     with tempfile.TemporaryDirectory(prefix="nightjar-", dir="/tmp") as session:
-        log = Path(session) / "start.log"
-        with log.open("wb") as sink:
-            process = subprocess.Popen(
-                _command(port, client_port, session, cpus, object_store), stdout=sink, stderr=sink
+        command = [
+            "--head",
+            f"--port={port}",
+            f"--ray-client-server-port={client_port}",
+            f"--dashboard-port={dashboard_port}",
+            f"--include-dashboard={str(dashboard).lower()}",
+            f"--temp-dir={session}",
+            *_node(cpus, gpus, object_store),
+        ]
+        with _started(Path(session) / "start.log", command) as process:
+            while dashboard and _free(dashboard_port):
+                time.sleep(0.2)
+            yield Head(
+                address=f"127.0.0.1:{port}",
+                dashboard=f"http://127.0.0.1:{dashboard_port}",
+                process=process.pid,
             )
-        try:
-            _wait_for(log, process)
-            yield Head(address=f"127.0.0.1:{port}", process=process.pid)
-        finally:
-            _end(process)
 
 
-def _command(port: int, client_port: int, session: str, cpus: int, object_store: int) -> list[str]:
+@contextmanager
+def ray_node(head: Head, cpus: int, gpus: int, object_store: int) -> Iterator[None]:
+    """Start one more node of a cluster, and end it."""
+    with tempfile.TemporaryDirectory(prefix="nightjar-", dir="/tmp") as folder:
+        command = [f"--address={head.address}", *_node(cpus, gpus, object_store)]
+        with _started(Path(folder) / "start.log", command):
+            yield
+
+
+def _node(cpus: int, gpus: int, object_store: int) -> list[str]:
     return [
-        *(sys.executable, "-m", "ray.scripts.scripts", "start", "--head", "--block"),
-        f"--port={port}",
-        f"--ray-client-server-port={client_port}",
         f"--num-cpus={cpus}",
-        f"--temp-dir={session}",
+        f"--num-gpus={gpus}",
         f"--object-store-memory={object_store}",
-        "--include-dashboard=false",
         "--disable-usage-stats",
     ]
+
+
+@contextmanager
+def _started(log: Path, arguments: Sequence[str]) -> Iterator[subprocess.Popen[bytes]]:
+    command = [sys.executable, "-m", "ray.scripts.scripts", "start", "--block", *arguments]
+    with log.open("wb") as sink:
+        process = subprocess.Popen(command, stdout=sink, stderr=sink)
+    try:
+        _wait_for(log, process)
+        yield process
+    finally:
+        _end(process)
 
 
 def _wait_for(log: Path, process: subprocess.Popen[bytes]) -> None:

@@ -3,7 +3,7 @@
 Ray is told of GPUs that are not there (`--num-gpus`), and an actor that was given one computes on a
 CPU. Loading the model takes PRETENDED_LOAD seconds more and a unit PRETENDED_UNIT seconds more, of
 sleep: so many devices as one likes are busy on a machine that is not. What an actor did, when and
-on which node is written to the folder PRETENDED_LOG, a file for each.
+on which node is written to the folder PRETENDED_LOG, as `benchmarks.deeds` reads it.
 """
 
 import os
@@ -28,7 +28,7 @@ def _log(what: str) -> None:
 
         node = ray.get_runtime_context().get_node_id()
         with Path(folder, _NAME).open("a") as file:
-            file.write(f"{time.time()} {node} {what}\n")
+            file.write(f"{time.time()} {_NAME} {node} {what}\n")
 
 
 def _devices(module: Any) -> None:
@@ -57,6 +57,7 @@ def _embed(module: Any) -> None:
 
     def submit(self: Any, ready: Any, adapter: str) -> Any:
         def run() -> None:
+            _log(f"begun {adapter}")
             time.sleep(_seconds("PRETENDED_UNIT"))
             _log(f"unit {adapter}")
 

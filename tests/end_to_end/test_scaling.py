@@ -9,14 +9,13 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from benchmarks import patched
+from benchmarks.deeds import PRETENDED, Deed, deeds
 from pipeline import open_dataset
 from tests.chaos.nodes import kill_tree
 from tests.end_to_end.clusters import (
@@ -31,7 +30,6 @@ from tests.jobs import write_spec
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.timeout(400)]
 
-_PRETENDED = Path(patched.__file__).parent / "pretended"
 _UNIT_ROWS = 4
 WriteSpec = Callable[..., Path]
 """Writes a spec of so many units for each adapter."""
@@ -49,7 +47,7 @@ def log(tmp_path: Path) -> Path:
 def environment(log: Path) -> Mapping[str, str]:
     return {
         **ENVIRONMENT,
-        "PYTHONPATH": f"{_PRETENDED}{os.pathsep}{Path.cwd()}",
+        "PYTHONPATH": f"{PRETENDED}{os.pathsep}{Path.cwd()}",
         "PRETENDED_LOAD": "2",
         "PRETENDED_UNIT": "0.5",
         "PRETENDED_LOG": str(log),
@@ -60,28 +58,12 @@ def environment(log: Path) -> Mapping[str, str]:
     }
 
 
-@dataclass(frozen=True, kw_only=True)
-class Deed:
-    """What an actor has done."""
-
-    when: float
-    node: str
-    what: str
-    adapter: str
-
-
-def _deeds(log: Path) -> list[Deed]:
-    lines = [line.split() for file in log.iterdir() for line in file.read_text().splitlines()]
-    found = [Deed(when=float(a), node=b, what=c, adapter=d) for a, b, c, d in lines]
-    return sorted(found, key=lambda deed: deed.when)
-
-
 def _loads(log: Path) -> list[Deed]:
-    return [deed for deed in _deeds(log) if deed.what == "loaded"]
+    return deeds(log, "loaded")
 
 
 def _units(log: Path) -> list[Deed]:
-    return [deed for deed in _deeds(log) if deed.what == "unit"]
+    return deeds(log, "unit")
 
 
 @pytest.fixture

@@ -145,6 +145,19 @@ def test_the_spec_that_jobs_are_given_is_valid(tmp_path: Path) -> None:
     assert isinstance(load_spec(tmp_path / name), JobSpec)
 
 
+def test_a_run_asks_for_no_more_than_the_groups_may_have(tmp_path: Path) -> None:
+    (tmp_path / "spec.yaml").write_text(*_only("ConfigMap")["data"].values())
+    growth = load_spec(tmp_path / "spec.yaml").compute.grows_to
+    most = {"cpu": 0.0, "nvidia.com/gpu": 0.0}
+    for group in _only("RayCluster")["spec"]["workerGroupSpecs"]:
+        for container in group["template"]["spec"]["containers"]:
+            for name, amount in container["resources"]["limits"].items():
+                if name in most:
+                    most[name] += group["maxReplicas"] * float(amount)
+    assert growth.gpus == most["nvidia.com/gpu"]
+    assert growth.cpus is not None and growth.cpus <= most["cpu"]
+
+
 def test_the_jobs_command_parses_and_names_the_mounted_spec() -> None:
     job = _only("RayJob")["spec"]
     program, *arguments = shlex.split(job["entrypoint"])
