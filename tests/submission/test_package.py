@@ -30,7 +30,7 @@ def test_the_spec_is_sent_with_its_overrides_and_whole_paths_and_nothing_else(
         sent = load_spec(folder / SPEC)
     assert sent == located(spec)
     assert sent.compute.unit_rows == 7
-    assert sent.sources[0].uris == [str(tmp_path / "docs.parquet")]
+    assert sent.sources[0].uris == (str(tmp_path / "docs.parquet"),)
     assert (sent.output.uri, sent.model.path) == (str(tmp_path / "out"), "owner/name")
     assert not folder.exists()
 
