@@ -31,13 +31,14 @@ _RANGE = 64 << 20
 """Bytes that are asked for at a time: few enough to be asked for again."""
 
 
-def local_copy(uri: str, cache: Path, fetched: Fetched | None = None) -> Path:
+def local_copy(uri: str, cache: Path, fetched: Fetched | None = None, *, only: str = "") -> Path:
     """A folder of objects as a local directory: itself when it is one, else a copy, made once.
 
     Args:
         uri: of the folder.
         cache: the local directory that holds the copies, one for each content.
         fetched: told where it was not there.
+        only: the end of the names of those objects that are wanted; empty for all.
 
     Raises:
         SourceError: the folder is empty, cannot be read, or has an object whose name leads out.
@@ -46,9 +47,9 @@ def local_copy(uri: str, cache: Path, fetched: Fetched | None = None) -> Path:
     at = locate(uri)
     if at.protocol == "file":
         return Path(at.path)
-    objects = list_objects(uri)
+    objects = [stored for stored in list_objects(uri) if stored.uri.endswith(only)]
     if not objects:
-        raise SourceError(f"no object below {uri!r}")
+        raise SourceError(f"no object below {uri!r}" + (f" that ends in {only}" if only else ""))
     listing = "\n".join(f"{o.uri} {o.size} {o.etag}" for o in objects)
     target = cache / hashlib.sha256(listing.encode()).hexdigest()[:32]
     if target.is_dir():

@@ -12,6 +12,7 @@ from pipeline import copies
 from pipeline.copies import local_copy
 from pipeline.errors import SourceChanged, SourceError
 from pipeline.folder import Folder
+from pipeline.model.checkpoint import open_checkpoint, open_settings
 from pipeline.storage import StoredObject, list_objects, locate, read_object
 
 
@@ -35,6 +36,24 @@ def test_a_folder_of_objects_is_copied_once_and_again_when_it_changes(
         local_copy(f"{bucket}/absent", tmp_path / "cache")
 
 
+@pytest.mark.s3
+def test_of_a_folder_only_the_objects_that_are_wanted_are_copied(
+    bucket: str, tmp_path: Path, tiny_checkpoint: Path
+) -> None:
+    files = fsspec.filesystem("s3", use_listings_cache=False)
+    files.put(str(tiny_checkpoint), f"{bucket}/tiny", recursive=True)
+    copy = local_copy(f"{bucket}/tiny", tmp_path / "cache", only=".json")
+    assert {path.suffix for path in copy.rglob("*") if path.is_file()} == {".json"}
+    there = open_settings(copy)
+    whole = open_checkpoint(tiny_checkpoint)
+    assert (there.config, there.pixel_bounds) == (whole.config, whole.pixel_bounds)
+    # the whole folder is another copy
+    assert open_checkpoint(local_copy(f"{bucket}/tiny", tmp_path / "cache")).hashes == whole.hashes
+    with pytest.raises(SourceError, match=r"no object below '.*' that ends in \.bin"):
+        local_copy(f"{bucket}/tiny", tmp_path / "cache", only=".bin")
+
+
+@pytest.mark.s3
 def test_workers_that_start_together_fetch_one_copy(
     bucket: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -8,7 +8,7 @@ checkpoint is run. A hub id is resolved by huggingface_hub, a local directory is
 import hashlib
 import json
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -32,12 +32,13 @@ ADAPTER_CONFIG = "adapters/adapter_config.json"
 ADAPTER_WEIGHTS = "adapters/adapter_model.safetensors"
 
 _HUB_ID = re.compile(r"^[\w][\w.-]*/[\w][\w.-]*$")
+_HUB_SETTINGS = ("*.json", "adapters/*.json")
 _HUB_FILES = ("*.json", "*.safetensors", "adapters/*", "*.txt", "LICENSE*", "README.md")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Checkpoint:
-    """An opened checkpoint: its settings and the places of its tensors."""
+class Settings:
+    """A checkpoint without its weights: all that preparing an item needs."""
 
     directory: Path
     """Local folder with the official files."""
@@ -47,10 +48,6 @@ class Checkpoint:
     """The parsed preprocessor_config.json."""
     adapter_config: Mapping[str, Any]
     """The parsed adapters/adapter_config.json."""
-    base: Mapping[str, StoredTensor]
-    """Canonical name -> base tensor, projector included."""
-    adapters: Mapping[AdapterTensor, StoredTensor]
-    """Every adapter tensor."""
 
     @property
     def hidden_size(self) -> int:
@@ -121,16 +118,6 @@ class Checkpoint:
                     f"{', '.join(self.task_names)}"
                 )
 
-    @cached_property
-    def hashes(self) -> dict[str, str]:
-        """sha256 of each file that decides an embedding's value, by its relative path.
-
-        Reads every byte: about 5 s for the real checkpoint on a local disk.
-        """
-        files = {CONFIG, TOKENIZER, PREPROCESSOR, ADAPTER_CONFIG, ADAPTER_WEIGHTS}
-        files |= {str(t.file.relative_to(self.directory)) for t in self.base.values()}
-        return {name: _sha256(self.directory / name) for name in sorted(files)}
-
     def demand_same(self, hashes: Mapping[str, str]) -> None:
         """Refuse content other than that with these hashes.
 
@@ -145,11 +132,55 @@ class Checkpoint:
                     "planned with: give every host the same checkpoint"
                 )
 
+
+@dataclass(frozen=True, kw_only=True)
+class Checkpoint(Settings):
+    """An opened checkpoint: its settings and the places of its tensors."""
+
+    base: Mapping[str, StoredTensor]
+    """Canonical name -> base tensor, projector included."""
+    adapters: Mapping[AdapterTensor, StoredTensor]
+    """Every adapter tensor."""
+
+    @cached_property
+    def hashes(self) -> dict[str, str]:
+        """sha256 of each file that decides an embedding's value, by its relative path.
+
+        Reads every byte: about 5 s for the real checkpoint on a local disk.
+        """
+        files = {CONFIG, TOKENIZER, PREPROCESSOR, ADAPTER_CONFIG, ADAPTER_WEIGHTS}
+        files |= {str(t.file.relative_to(self.directory)) for t in self.base.values()}
+        return {name: _sha256(self.directory / name) for name in sorted(files)}
+
     @property
     def fingerprint(self) -> str:
         """Of all those files together."""
         listing = json.dumps(self.hashes, sort_keys=True)
         return hashlib.sha256(listing.encode()).hexdigest()
+
+
+def open_settings(path: str | Path) -> Settings:
+    """Open a checkpoint's settings: its weights need not be there.
+
+    Args:
+        path: as of `open_checkpoint`.
+
+    Raises:
+        CheckpointError: no such directory, or a missing file.
+    """
+    return _settings_in(_resolve(str(path), _HUB_SETTINGS))
+
+
+def _settings_in(directory: Path) -> Settings:
+    settings = Settings(
+        directory=directory,
+        config=read_config(directory / CONFIG),
+        preprocessor=read_preprocessor(directory / PREPROCESSOR),
+        adapter_config=read_adapter_config(directory / ADAPTER_CONFIG),
+    )
+    if not (directory / TOKENIZER).is_file():
+        raise CheckpointError(f"{directory / TOKENIZER} is missing")
+    return settings
 
 
 def open_checkpoint(path: str | Path) -> Checkpoint:
@@ -162,12 +193,9 @@ def open_checkpoint(path: str | Path) -> Checkpoint:
         CheckpointError: no such directory, a missing file, a missing, unexpected or wrongly shaped
             tensor.
     """
-    directory = _resolve(str(path))
-    config = read_config(directory / CONFIG)
-    preprocessor = read_preprocessor(directory / PREPROCESSOR)
-    adapter_config = read_adapter_config(directory / ADAPTER_CONFIG)
-    if not (directory / TOKENIZER).is_file():
-        raise CheckpointError(f"{directory / TOKENIZER} is missing")
+    directory = _resolve(str(path), _HUB_FILES)
+    settings = _settings_in(directory)
+    config, adapter_config = settings.config, settings.adapter_config
     base = index_base(directory)
     expected = base_shapes(config)
     demand_coverage({n: t.shape for n, t in base.items()}, expected, f"checkpoint {directory}")
@@ -182,17 +210,10 @@ def open_checkpoint(path: str | Path) -> Checkpoint:
         ),
         f"adapter file {directory / ADAPTER_WEIGHTS}",
     )
-    return Checkpoint(
-        directory=directory,
-        config=config,
-        preprocessor=preprocessor,
-        adapter_config=adapter_config,
-        base=base,
-        adapters=adapters,
-    )
+    return Checkpoint(**vars(settings), base=base, adapters=adapters)
 
 
-def _resolve(path: str) -> Path:
+def _resolve(path: str, files: Sequence[str]) -> Path:
     directory = Path(path).expanduser()
     if directory.is_dir():
         return directory
@@ -206,7 +227,7 @@ def _resolve(path: str) -> Path:
     from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 
     try:
-        return Path(snapshot_download(path, allow_patterns=list(_HUB_FILES)))
+        return Path(snapshot_download(path, allow_patterns=list(files)))
     except (HfHubHTTPError, LocalEntryNotFoundError, OSError, ValueError) as error:
         reason = str(error).strip().splitlines()[0]
         raise CheckpointError(

@@ -16,7 +16,7 @@ from PIL import Image
 from tokenizers import Tokenizer
 
 from pipeline.errors import CheckpointError, Reason, RowError, SpecError
-from pipeline.model.checkpoint import TOKENIZER, Checkpoint
+from pipeline.model.checkpoint import TOKENIZER, Settings
 from pipeline.model.images import IMAGE_PIXELS, PixelBounds, Pixels, decode, resize, to_rgb
 from pipeline.tasks import Task
 
@@ -44,7 +44,7 @@ class Processor:
 
     def __init__(
         self,
-        checkpoint: Checkpoint,
+        checkpoint: Settings,
         *,
         max_length: int | None = None,
         max_pixels: int | None = None,
@@ -53,7 +53,7 @@ class Processor:
         """Read the tokenizer and the pixel bounds.
 
         Args:
-            checkpoint: opened.
+            checkpoint: its settings.
             max_length: tokens a text is cut to; None for the model's limit, 32768.
             max_pixels: bound of a resized image; None for the checkpoint's own.
             image_pixels: the largest image that is decoded.
@@ -63,9 +63,10 @@ class Processor:
             CheckpointError: the tokenizer cannot be read or lacks a special token.
         """
         vision = checkpoint.config["vision_config"]
+        self.patch_size = checkpoint.patch_size
         least, most = checkpoint.pixel_bounds
         self.bounds = PixelBounds(
-            factor=vision["patch_size"] * vision["spatial_merge_size"],
+            factor=self.patch_size * vision["spatial_merge_size"],
             least=least,
             most=most if max_pixels is None else max_pixels,
         )
@@ -130,9 +131,7 @@ class Processor:
         return PreparedItem(token_ids=np.array(ids, dtype=np.int32), pixels=pixels, truncated=False)
 
 
-def random_text(
-    checkpoint: Checkpoint, tokens: int, generator: np.random.Generator
-) -> PreparedItem:
+def random_text(checkpoint: Settings, tokens: int, generator: np.random.Generator) -> PreparedItem:
     """A text of random token ids: the network's speed does not depend on which they are."""
     known = min(checkpoint.text_config["vocab_size"], 1000)
     ids = generator.integers(known, size=tokens, dtype=np.int32)

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pipeline.copies import Fetched, local_copy
-from pipeline.model.checkpoint import Checkpoint, open_checkpoint
+from pipeline.model.checkpoint import Checkpoint, Settings, open_checkpoint, open_settings
 from pipeline.spec import JobSpec
 
 if TYPE_CHECKING:
@@ -29,6 +29,16 @@ def open_model(path: str, fetched: Fetched | None = None) -> Checkpoint:
     return open_checkpoint(local_copy(path, CACHE, fetched) if "://" in path else path)
 
 
+def open_model_settings(path: str) -> Settings:
+    """The same without the weights, which only a device needs: hosts without one copy none.
+
+    Raises:
+        CheckpointError: see `pipeline.model.checkpoint.open_settings`.
+        SourceError: there is nothing at the URL.
+    """
+    return open_settings(local_copy(path, CACHE, only=".json") if "://" in path else path)
+
+
 @cache
 def processor_of(
     path: str,
@@ -41,10 +51,10 @@ def processor_of(
     # torch takes seconds to import: workers that compare, link or write do without
     from pipeline.model.processor import Processor
 
-    checkpoint = open_model(path)
-    checkpoint.demand_same(dict(hashes))
+    settings = open_model_settings(path)
+    settings.demand_same(dict(hashes))
     return Processor(
-        checkpoint, max_length=max_length, max_pixels=max_pixels, image_pixels=image_pixels
+        settings, max_length=max_length, max_pixels=max_pixels, image_pixels=image_pixels
     )
 
 

@@ -168,7 +168,7 @@ class Recipe:
 
     def weigh(self, units: Sequence[WorkUnit]) -> Weight:
         """What embedding units of one segment and adapter would be for the model."""
-        prepare, patch = self.prepare(expendable=False), open_model(self.checkpoint).patch_size
+        prepare, patch = self.prepare(expendable=False), self._processor().patch_size
         return total(weigh(prepare(rows), patch) for _, rows in self.read(units))
 
     def link(self, units: Sequence[WorkUnit]) -> list[Receipt]:
