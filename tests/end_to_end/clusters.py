@@ -18,6 +18,7 @@ from typing import Protocol
 
 import psutil
 import ray
+import requests
 
 ENVIRONMENT: Mapping[str, str] = MappingProxyType(
     {
@@ -153,7 +154,7 @@ def running_cluster(
         )
         wait_until(lambda: _listens(client_port), f"a listener on {client_port}")
         if dashboard:
-            wait_until(lambda: _listens(dashboard_port), f"a listener on {dashboard_port}")
+            wait_until(lambda: _answers(dashboard_port), f"a dashboard on {dashboard_port}")
         yield Cluster(
             address=f"127.0.0.1:{port}",
             client_address=f"ray://127.0.0.1:{client_port}",
@@ -165,7 +166,7 @@ def running_cluster(
         )
     finally:
         # nodes that the autoscaler has started outlive it
-        begun = [child for p in started for child in psutil.Process(p.pid).children(recursive=True)]
+        begun = [child for process in started for child in _descendants(process.pid)]
         for process in reversed(started):
             process.terminate()
         for process in started:
@@ -174,6 +175,23 @@ def running_cluster(
             with suppress(psutil.NoSuchProcess):
                 child.kill()
         shutil.rmtree(session, ignore_errors=True)
+
+
+def _descendants(process: int) -> list[psutil.Process]:
+    """Those of a process that may be gone."""
+    try:
+        return psutil.Process(process).children(recursive=True)
+    except psutil.NoSuchProcess:
+        return []
+
+
+def _answers(port: int) -> bool:
+    """Whether a dashboard answers, if only that it wants a token."""
+    try:
+        requests.get(f"http://127.0.0.1:{port}/api/version", timeout=5)
+    except requests.RequestException:
+        return False
+    return True
 
 
 def _autoscaling(session: Path, port: int, most: int) -> list[str]:
