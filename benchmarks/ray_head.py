@@ -50,10 +50,10 @@ def ray_head(cpus: int, object_store: int = 2_000_000_000) -> Iterator[Head]:
                 _command(port, client_port, session, cpus, object_store), stdout=sink, stderr=sink
             )
         try:
-            _wait_for(log, process)
+            wait_until_started(log, process)
             yield Head(address=f"127.0.0.1:{port}", process=process.pid)
         finally:
-            _end(process)
+            end_with_descendants(process)
 
 
 def _command(port: int, client_port: int, session: str, cpus: int, object_store: int) -> list[str]:
@@ -69,7 +69,8 @@ def _command(port: int, client_port: int, session: str, cpus: int, object_store:
     ]
 
 
-def _wait_for(log: Path, process: subprocess.Popen[bytes]) -> None:
+def wait_until_started(log: Path, process: subprocess.Popen[bytes]) -> None:
+    """Wait for `ray start --block`, whose output goes to a file."""
     deadline = time.monotonic() + _START_SECONDS
     while b"Ray runtime started" not in log.read_bytes():
         if process.poll() is not None or time.monotonic() > deadline:
@@ -77,7 +78,7 @@ def _wait_for(log: Path, process: subprocess.Popen[bytes]) -> None:
         time.sleep(0.2)
 
 
-def _end(process: subprocess.Popen[bytes]) -> None:
+def end_with_descendants(process: subprocess.Popen[bytes]) -> None:
     """End exactly the processes that were started here."""
     started = psutil.Process(process.pid).children(recursive=True)
     process.kill()

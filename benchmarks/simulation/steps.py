@@ -25,7 +25,7 @@ import jobs.nightly
 import pipeline.commit
 import pipeline.driver
 import pipeline.stages.plan
-from benchmarks.memory import highest
+from benchmarks.memory import highest, resident
 from benchmarks.simulation.store import asked, use_directory_store
 from benchmarks.simulation.work import Corpus, SimulatedRecipe, job_spec
 from jobs.accounts import Account
@@ -69,6 +69,8 @@ class Phase:
     cpu: float = 0.0
     highest: int = 0
     """Bytes of resident memory at the highest so far, when the last call ended."""
+    resident: int = 0
+    """Bytes of it then."""
     requests: dict[str, int] = field(default_factory=dict)
     """Of the object store, and bytes."""
 
@@ -202,7 +204,7 @@ def _timed(target: Any, name: str, phases: dict[str, Phase], label: str) -> Iter
             phase.calls += 1
             phase.wall += time.perf_counter() - begun[0]
             phase.cpu += _cpu() - begun[1]
-            phase.highest = highest()
+            phase.highest, phase.resident = highest(), resident()
             phase.requests = dict(Counter(phase.requests) + (asked() - before))
 
     with mock.patch.object(target, name, timed):

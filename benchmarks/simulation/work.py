@@ -56,9 +56,13 @@ def write_shards(folder: Path, corpus: Corpus) -> None:
     for number in range(corpus.shards):
         first = corpus.rows * number // corpus.shards
         last = corpus.rows * (number + 1) // corpus.shards
-        text = pa.DictionaryArray.from_arrays(pa.repeat(pa.scalar(0, pa.int8()), last - first), [""])
+        text = pa.DictionaryArray.from_arrays(
+            pa.repeat(pa.scalar(0, pa.int8()), last - first), [""]
+        )
         pq.write_table(
-            pa.table({"id": pa.array(range(first, last), pa.int64()), "text": text.cast(pa.string())}),
+            pa.table(
+                {"id": pa.array(range(first, last), pa.int64()), "text": text.cast(pa.string())}
+            ),
             folder / f"part-{number:05}.parquet",
             row_group_size=corpus.group_rows,
             use_dictionary=["text"],
