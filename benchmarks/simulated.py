@@ -12,8 +12,9 @@ CPU seconds, phases and requests to the object store are recorded. What is real 
 import argparse
 import os
 import sys
+import threading
 from collections.abc import Sequence
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
@@ -29,6 +30,7 @@ from benchmarks.simulation.work import Corpus, write_shards
 
 _STEPS = ("embed", "embed again", "nightly", "open")
 """The first embeds everything; to those after it nothing has changed."""
+_LOOK_SECONDS = 3.0
 _QUICK = Corpus(rows=6000, shards=3, group_rows=500, unit_rows=200, duplicate_ids="refuse")
 
 
@@ -48,13 +50,18 @@ def main(arguments: Sequence[str] | None = None) -> Path:
     parsed = made.parse_args(arguments)
     options = options_of(parsed)
     simulate = partial(_simulated, options)
-    runs = [simulate(corpus, "none", 0.0) for corpus in _corpora(parsed)]
+    file = result_file("simulated", options)
+    config = {"raylets": parsed.raylets, "arguments": _typed(parsed)}
+    result = describe_run("simulated", options, config) | {"runs": []}
+    for corpus in _corpora(parsed):
+        result["runs"].append(simulate(corpus, "none", 0.0))
+        # now and not at the end: what is measured stays, whatever happens to the next run
+        written(result, file)
     for corpus in _on_ray(parsed):
         with raylets(parsed.raylets, cpus=1, gpus=2) as address:
-            runs.append(simulate(corpus, address, parsed.unit_seconds))
-    config = {"raylets": parsed.raylets, "unit_seconds": parsed.unit_seconds}
-    result = describe_run("simulated", options, config | {"arguments": _typed(parsed)})
-    return written(result | {"runs": runs}, result_file("simulated", options))
+            result["runs"].append(simulate(corpus, address, parsed.unit_seconds))
+        written(result, file)
+    return file
 
 
 def _typed(parsed: argparse.Namespace) -> dict[str, Any]:
@@ -110,7 +117,7 @@ def _simulated(
             "corpus": asdict(corpus),
             "on_ray": cluster is not None,
             "unit_seconds": unit_seconds,
-            "cluster_cpu": None if cluster is None else cluster.seconds,
+            "cluster_cpu": None if cluster is None else cluster.as_json(),
             "steps": {name: asdict(step) for name, step in steps.items()},
             "objects": objects(folder / "output"),
         }
@@ -139,25 +146,39 @@ def _step(name: str, setting: Setting) -> Step:
 
 
 class _Cluster:
-    """CPU seconds of this process's living descendants: the raylets and their workers."""
+    """CPU seconds of this process's descendants: drivers, raylets, workers, and the board's alone.
+
+    Looked at every few seconds: what a process spends between the last look and its end is lost.
+    """
+
+    def __init__(self) -> None:
+        self._seen: dict[tuple[int, float], float] = {}
+        self._boards: set[tuple[int, float]] = set()
+        self._done = threading.Event()
+        self._thread = threading.Thread(target=self._watch, daemon=True)
 
     def __enter__(self) -> "_Cluster":
-        self._before = self._now()
+        self._thread.start()
         return self
 
     def __exit__(self, *exc_info: object) -> None:
-        # the driver has ended, and the workers are kept: see `simulation.raylets`
-        self.seconds = self._now() - self._before
+        self._done.set()
+        self._thread.join()
 
-    def _now(self) -> float:
-        seconds = 0.0
-        for process in psutil.Process(os.getpid()).children(recursive=True):
-            try:
-                times = process.cpu_times()
-            except psutil.NoSuchProcess:
-                continue
-            seconds += times.user + times.system
-        return seconds
+    def as_json(self) -> dict[str, float]:
+        """By who spent them; the raylets' start is in it."""
+        boards = sum(self._seen[process] for process in self._boards)
+        return {"all": sum(self._seen.values()), "board": boards}
+
+    def _watch(self) -> None:
+        while not self._done.wait(_LOOK_SECONDS):
+            for process in psutil.Process(os.getpid()).children(recursive=True):
+                with suppress(psutil.NoSuchProcess):
+                    name = process.pid, process.create_time()
+                    times = process.cpu_times()
+                    self._seen[name] = times.user + times.system
+                    if "ExportedBoard" in " ".join(process.cmdline()):
+                        self._boards.add(name)
 
 
 if __name__ == "__main__":
