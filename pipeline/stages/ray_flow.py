@@ -9,8 +9,8 @@ import logging
 import os
 import time
 import uuid
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import partial, reduce
 from typing import Any
 
@@ -133,6 +133,8 @@ class UnitDatasource(Datasource):  # type: ignore[misc]
         super().__init__()
         self._board = board
         self._recipe = recipe
+        # in the object store: one for all
+        self._put = ray.put(replace(recipe, revisions={}, earlier={}))
         self._groups = groups
 
     def estimate_inmemory_data_size(self) -> int | None:
@@ -143,28 +145,46 @@ class UnitDatasource(Datasource):  # type: ignore[misc]
         self, parallelism: int, per_task_row_limit: int | None = None, data_context: Any = None
     ) -> list[ReadTask]:
         """Called several times an execution, so it only wraps what was planned."""
-        return [_read_task(self._recipe, group, self._board) for group in self._groups]
+        return [self._read_task(group) for group in self._groups]
+
+    def _read_task(self, group: Sequence[WorkUnit]) -> ReadTask:
+        earlier = self._recipe.earlier
+        names = [unit.key(self._recipe.fingerprint) for unit in group] if earlier else []
+        read = _Read(
+            recipe=self._put,
+            earlier={name: earlier[name] for name in names if name in earlier},
+            group=group,
+            board=self._board,
+        )
+        files = [group[0].segment.shard.uri]
+        metadata = BlockMetadata(
+            num_rows=len(group), size_bytes=None, input_files=files, exec_stats=None
+        )
+        return ReadTask(read, metadata)
 
 
-def _read_task(recipe: Recipe, group: Sequence[WorkUnit], board: Any) -> ReadTask:
-    first = group[0]
-    key, shard = first.key(recipe.fingerprint), first.segment.shard.uri
+@dataclass(frozen=True, kw_only=True)
+class _Read:
+    """A read task's work. The driver holds it as bytes, for every group of units until it is read,
+    so it names the recipe, and has of the earlier receipts its own."""
 
-    def read() -> Iterable[Block]:
-        with holding(board, "source", key, shard):
-            for unit, rows in recipe.read(group):
+    recipe: Any
+    """A reference to a recipe without earlier receipts."""
+    earlier: Mapping[str, Receipt]
+    """Those of its units, by key."""
+    group: Sequence[WorkUnit]
+    """Of one segment and adapter."""
+    board: Any
+
+    def __call__(self) -> Iterable[Block]:
+        recipe = replace(ray.get(self.recipe), earlier=self.earlier)
+        key, shard = self.group[0].key(recipe.fingerprint), self.group[0].segment.shard.uri
+        with holding(self.board, "source", key, shard):
+            for unit, rows in recipe.read(self.group):
                 name = unit.key(recipe.fingerprint)
                 parcel = pack_parcel(name, unit.adapter, rows)
-                board.has_read.remote(name)
+                self.board.has_read.remote(name)
                 yield parcel
-
-    metadata = BlockMetadata(
-        num_rows=len(group),
-        size_bytes=None,
-        input_files=[shard],
-        exec_stats=None,
-    )
-    return ReadTask(read, metadata)
 
 
 class PrepareParcel:
