@@ -1,9 +1,9 @@
 """A hundred million rows, planned, embedded in pretence and committed on this machine.
 
-Two kinds of runs. In one process, at the full number of rows and units: the planner, the driver's
+Two kinds of runs, each with its record. In one process, at the full number of rows and units: the planner, the driver's
 protocol, records, manifest, log, and what the night after and a reader do; once with ids that must
-differ (`limits.duplicate_ids: refuse`, the default) and once without. On a Ray of several raylets,
-as many rows in fewer and larger units, since two cores have no time for so many tasks: what its
+differ (`limits.duplicate_ids: refuse`, the default) and once without. With `--on-ray`,
+on a Ray of several raylets, as many rows in fewer and larger units, since two cores have no time for so many tasks: what its
 driver takes for a unit is the slope. Each step runs in a process of its own, whose highest memory,
 CPU seconds, phases and requests to the object store are recorded. What is real and what is not:
 `simulation.work` and `simulation.store`.
@@ -14,7 +14,7 @@ import os
 import sys
 import threading
 from collections.abc import Sequence
-from contextlib import nullcontext, suppress
+from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
@@ -37,36 +37,40 @@ _QUICK = Corpus(rows=6000, shards=3, group_rows=500, unit_rows=200, duplicate_id
 def main(arguments: Sequence[str] | None = None) -> Path:
     """Run, print a table, and return the record's file."""
     made = parser(__doc__)
-    made.add_argument("--rows", type=int, default=100_000_000, help="of the runs without Ray")
+    made.add_argument("--rows", type=int, default=100_000_000, help="of every run")
     made.add_argument("--shards", type=int, default=100)
     made.add_argument("--group-rows", type=int, default=1024, help="rows of a row group")
     made.add_argument("--unit-rows", type=int, default=1024)
+    made.add_argument("--on-ray", action="store_true", help="the other kind of runs")
     made.add_argument("--duplicates", nargs="*", default=["refuse", "keep"])
     made.add_argument(
         "--ray-units", type=int, nargs="*", default=[500, 1000, 2000], help="of the same rows"
     )
     made.add_argument("--raylets", type=int, default=2, help="beside the head's")
-    made.add_argument("--unit-seconds", type=float, default=0.05, help="of a unit on a device")
+    made.add_argument("--unit-seconds", type=float, default=0.05, help="of a unit on Ray")
     parsed = made.parse_args(arguments)
     options = options_of(parsed)
     simulate = partial(_simulated, options)
-    file = result_file("simulated", options)
-    config = {"raylets": parsed.raylets, "arguments": _typed(parsed)}
-    result = describe_run("simulated", options, config) | {"runs": []}
-    for corpus in _corpora(parsed):
-        result["runs"].append(simulate(corpus, "none", 0.0))
-        # now and not at the end: what is measured stays, whatever happens to the next run
-        written(result, file)
-    for corpus in _on_ray(parsed):
-        with raylets(parsed.raylets, cpus=1, gpus=2) as address:
+    file = result_file("simulated_on_ray" if parsed.on_ray else "simulated", options)
+    result = describe_run("simulated", options, {"arguments": _typed(parsed)}) | {"runs": []}
+    result["command"] += " --on-ray" * parsed.on_ray
+    for corpus in _on_ray(parsed) if parsed.on_ray else _corpora(parsed):
+        with _cluster(parsed) as address:
             result["runs"].append(simulate(corpus, address, parsed.unit_seconds))
+        # now and not at the end: what is measured stays, whatever happens to the next run
         written(result, file)
     return file
 
 
+def _cluster(parsed: argparse.Namespace) -> AbstractContextManager[str]:
+    if parsed.on_ray:
+        return raylets(parsed.raylets, cpus=1, gpus=2)
+    return nullcontext("none")
+
+
 def _typed(parsed: argparse.Namespace) -> dict[str, Any]:
-    names = ("rows", "shards", "group_rows", "unit_rows", "duplicates", "ray_units")
-    return {name: getattr(parsed, name) for name in names}
+    common = {"seed", "threads", "dtype", "repeats", "quick", "cache", "results"}
+    return {name: value for name, value in vars(parsed).items() if name not in common}
 
 
 def _corpora(parsed: argparse.Namespace) -> list[Corpus]:
