@@ -1,7 +1,7 @@
 """What a run of many rows on many GPUs would take, computed from what was measured on two cores.
 
 `python -m benchmarks.scaling_model` prints the tables of `scaling.md`. Slopes come from the newest
-record of `benchmarks.simulated`; what nobody has measured is an assumption, and all of those are
+records of `benchmarks.simulated`; what nobody has measured is an assumption, and all of those are
 fields of `Assumed`. Everything grows linearly here, because everything that was measured does; a
 number far outside what was measured (100 million rows, 97,700 units, 2,000 of them on Ray) is a
 guess with a formula, and `scaling.md` says which.
@@ -12,7 +12,7 @@ import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from benchmarks.simulation.slopes import Measured, measured, newest_record
+from benchmarks.simulation.slopes import Measured, measured, newest_runs
 
 GPUS = (1, 8, 64, 256, 1000)
 ROWS = (1_000_000, 100_000_000, 1_000_000_000, 10_000_000_000)
@@ -289,7 +289,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--unit-rows", type=int, default=default.unit_rows)
     parsed = parser.parse_args(arguments)
     assumed = Assumed(rows_per_gpu_second=parsed.rows_per_gpu_second, unit_rows=parsed.unit_rows)
-    print(tables(measured(newest_record()), assumed))
+    print(tables(measured(newest_runs()), assumed))
 
 
 if __name__ == "__main__":

@@ -1,12 +1,12 @@
 """A hundred million rows, planned, embedded in pretence and committed on this machine.
 
-Two kinds of runs, each with its record. In one process, at the full number of rows and units: the planner, the driver's
-protocol, records, manifest, log, and what the night after and a reader do; once with ids that must
-differ (`limits.duplicate_ids: refuse`, the default) and once without. With `--on-ray`,
-on a Ray of several raylets, as many rows in fewer and larger units, since two cores have no time for so many tasks: what its
-driver takes for a unit is the slope. Each step runs in a process of its own, whose highest memory,
-CPU seconds, phases and requests to the object store are recorded. What is real and what is not:
-`simulation.work` and `simulation.store`.
+Two kinds of runs, each with its record. In one process, at the full number of rows and units: the
+planner, the driver's protocol, records, manifest, log, and what the night after and a reader do;
+once with ids that must differ (`limits.duplicate_ids: refuse`, the default) and once without. With
+`--on-ray`, on a Ray of several raylets: as many rows in fewer and larger units, since two cores
+have no time for so many tasks; what its driver takes for a unit is the slope. Each step runs in a
+process of its own, whose highest memory, CPU seconds, phases and requests to the object store are
+recorded. What is real and what is not: `simulation.work` and `simulation.store`.
 """
 
 import argparse

@@ -1,4 +1,4 @@
-"""What a record of `benchmarks.simulated` says of one row, one unit, and none."""
+"""What the records of `benchmarks.simulated` say of one row, one unit, and none."""
 
 import json
 from collections.abc import Sequence
@@ -11,7 +11,7 @@ from benchmarks.record import RESULTS
 
 @dataclass(frozen=True, kw_only=True)
 class Measured:
-    """Slopes of a record: a line through each quantity of its runs."""
+    """Slopes: a line through each quantity of the runs."""
 
     imported: float
     """Bytes of a driver that has only imported."""
@@ -55,31 +55,26 @@ class Measured:
     """Bytes of memory of opening a snapshot, for a file."""
 
 
-def newest_record(folder: Path = RESULTS) -> dict[str, Any]:
-    """The newest record of `benchmarks.simulated`."""
-    found: dict[str, Any] = json.loads(max(folder.glob("*-simulated-*.json")).read_text())
-    return found
-
-
-def measured(record: dict[str, Any]) -> Measured:
-    """What a record says."""
-    refuse, keep = (
-        next(
-            run
-            for run in record["runs"]
-            if not run["on_ray"] and run["corpus"]["duplicate_ids"] == choice
-        )
-        for choice in ("refuse", "keep")
+def newest_runs(folder: Path = RESULTS) -> list[dict[str, Any]]:
+    """Of the newest records of `benchmarks.simulated`, without Ray and on it."""
+    newest = (
+        max(folder.glob(f"*-{name}-float32.json")) for name in ("simulated", "simulated-on-ray")
     )
+    return [run for file in newest for run in json.loads(file.read_text())["runs"]]
+
+
+def of_choice(runs: Sequence[dict[str, Any]], choice: str) -> dict[str, Any]:
+    """The run without Ray with that choice of `limits.duplicate_ids`."""
+    return next(r for r in runs if not r["on_ray"] and r["corpus"]["duplicate_ids"] == choice)
+
+
+def measured(runs: Sequence[dict[str, Any]]) -> Measured:
+    """What runs say."""
+    refuse, kept = of_choice(runs, "refuse"), of_choice(runs, "keep")["steps"]
     rows, units = refuse["corpus"]["rows"], refuse["steps"]["embed"]["found"]["units"]
-    first, again, night, opened = (
-        refuse["steps"][name] for name in ("embed", "embed again", "nightly", "open")
-    )
-    kept = keep["steps"]
-    on_ray = _on_ray(record)
-    own = first["cpu"] - first["phases"]["plan"]["cpu"] - first["phases"]["workers"]["cpu"]
-    plan = refuse["steps"]["embed"]["phases"]["plan"]
-    objects = refuse["objects"]
+    first, night, opened = (refuse["steps"][name] for name in ("embed", "nightly", "open"))
+    plan, objects, on_ray = first["phases"]["plan"], refuse["objects"], _on_ray(runs)
+    own = first["cpu"] - plan["cpu"] - first["phases"]["workers"]["cpu"]
     return Measured(
         imported=first["imported"],
         row_bytes=(plan["highest"] - first["imported"]) / rows,
@@ -93,7 +88,7 @@ def measured(record: dict[str, Any]) -> Measured:
         unit_cpu=own / units,
         again_row_cpu=(night["cpu"] - kept["nightly"]["cpu"]) / rows,
         again_unit_cpu=kept["nightly"]["cpu"] / units,
-        again_row_bytes=(again["highest"] - again["imported"]) / rows,
+        again_row_bytes=(night["highest"] - night["imported"]) / rows,
         manifest_unit_bytes=objects["manifests"]["bytes"] / units,
         record_unit_bytes=objects["work"]["bytes"] / units,
         inspection_row_bytes=objects["inspections"]["bytes"] / rows,
@@ -104,9 +99,9 @@ def measured(record: dict[str, Any]) -> Measured:
     )
 
 
-def _on_ray(record: dict[str, Any]) -> dict[str, tuple[float, float]]:
+def _on_ray(all_runs: Sequence[dict[str, Any]]) -> dict[str, tuple[float, float]]:
     """Intercept and slope over units of what the runs on Ray took."""
-    runs = [run for run in record["runs"] if run["on_ray"]]
+    runs = [run for run in all_runs if run["on_ray"]]
     units = [run["steps"]["embed"]["found"]["units"] for run in runs]
     values = {
         "bytes": [run["steps"]["embed"]["highest"] for run in runs],
