@@ -56,7 +56,8 @@ def main(arguments: Sequence[str] | None = None) -> Path:
     result["command"] += " --on-ray" * parsed.on_ray
     for corpus in _on_ray(parsed) if parsed.on_ray else _corpora(parsed):
         with _cluster(parsed) as address:
-            result["runs"].append(simulate(corpus, address, parsed.unit_seconds))
+            seconds = parsed.unit_seconds if parsed.on_ray else 0.0
+            result["runs"].append(simulate(corpus, address, seconds))
         # now and not at the end: what is measured stays, whatever happens to the next run
         written(result, file)
     return file
