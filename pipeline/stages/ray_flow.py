@@ -2,7 +2,8 @@
 
 A unit travels as one row, a `parcel`. One lane for each pool (read, prepare, embed) is joined with
 the others before the one sink, in a single execution: branches by `filter` would prepare every row
-once for each branch, and concurrent executions would starve each other.
+once for each branch, and concurrent executions would starve each other. Very many units go in
+waves, one execution after another.
 """
 
 import logging
@@ -33,6 +34,7 @@ from pipeline.stages.recipe import Recipe
 from pipeline.stages.route import TASK_CPUS, Pool
 from pipeline.stages.told import Load, Seat
 from pipeline.stages.watchdog import Watch, pulsing
+from pipeline.stages.waves import waves
 from pipeline.work import Receipt, WorkUnit
 
 logger = logging.getLogger(__name__)
@@ -79,23 +81,27 @@ def run_on_ray(
 def _execute(
     recipe: Recipe, units: Sequence[WorkUnit], pools: Sequence[Pool], board: Any
 ) -> list[Receipt]:
-    """All lanes into one sink, as one execution."""
+    """Wave after wave, each as one execution: all lanes into one sink."""
     configure_data()
-    sink = ReceiptSink(recipe, board)
-    wanted = {unit.adapter for unit in units}
-    lanes = [_lane(recipe, p, units, board) for p in pools if not wanted.isdisjoint(p.adapters)]
-    joined = reduce(lambda one, other: one.union(other), lanes)
-    joined.write_datasink(sink, ray_remote_args={"num_cpus": TASK_CPUS})
-    return sink.receipts
+    for pool, adapter in ((p, adapter) for p in pools for adapter in p.adapters):
+        mine = {u.key(recipe.fingerprint): u.rows for u in units if u.adapter == adapter}
+        if mine:
+            asked(board.expect, pool.name, adapter, mine)
+    receipts: list[Receipt] = []
+    for wave in waves(units, actors=sum(pool.size for pool in pools)):
+        sink = ReceiptSink(recipe, board)
+        wanted = {unit.adapter for unit in wave}
+        lanes = [_lane(recipe, p, wave, board) for p in pools if not wanted.isdisjoint(p.adapters)]
+        joined = reduce(lambda one, other: one.union(other), lanes)
+        joined.write_datasink(sink, ray_remote_args={"num_cpus": TASK_CPUS})
+        receipts += sink.receipts
+    return receipts
 
 
 def _lane(recipe: Recipe, pool: Pool, units: Sequence[WorkUnit], board: Any) -> Dataset:
     """Read, prepare and embed the units of one pool, adapter by adapter."""
     chosen = [unit for adapter in pool.adapters for unit in units if unit.adapter == adapter]
     groups = opened_together(chosen)
-    for adapter in pool.adapters:
-        mine = {u.key(recipe.fingerprint): u.rows for u in chosen if u.adapter == adapter}
-        asked(board.expect, pool.name, adapter, mine)
     # an actor more than there are units would load the model for nothing
     size = min(pool.size, len(chosen))
     compute = ActorPoolStrategy(
@@ -131,9 +137,7 @@ class UnitDatasource(Datasource):  # type: ignore[misc]
 
     def __init__(self, recipe: Recipe, groups: Sequence[Sequence[WorkUnit]], board: Any) -> None:
         super().__init__()
-        self._board = board
-        self._recipe = recipe
-        # in the object store: one for all
+        self._board, self._recipe = board, recipe
         self._put = ray.put(replace(recipe, revisions={}, earlier={}))
         self._groups = groups
 
@@ -165,15 +169,12 @@ class UnitDatasource(Datasource):  # type: ignore[misc]
 
 @dataclass(frozen=True, kw_only=True)
 class _Read:
-    """A read task's work. The driver holds it as bytes, for every group of units until it is read,
-    so it names the recipe, and has of the earlier receipts its own."""
+    """A read task's work, of which the driver holds one for each group, as bytes: so it refers to a
+    recipe without earlier receipts, and has those of its own units."""
 
     recipe: Any
-    """A reference to a recipe without earlier receipts."""
     earlier: Mapping[str, Receipt]
-    """Those of its units, by key."""
     group: Sequence[WorkUnit]
-    """Of one segment and adapter."""
     board: Any
 
     def __call__(self) -> Iterable[Block]:
