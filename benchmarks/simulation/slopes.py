@@ -24,7 +24,7 @@ class Measured:
     ray_bytes: float
     """Of the driver on Ray with no unit."""
     ray_unit_bytes: float
-    """Of the driver on Ray, for a unit."""
+    """Of the driver on Ray, for a unit of an execution."""
     ray_unit_cpu: float
     """CPU seconds of the driver while Ray works, for a unit."""
     board_unit_cpu: float
@@ -104,7 +104,7 @@ def _on_ray(all_runs: Sequence[dict[str, Any]]) -> dict[str, tuple[float, float]
     runs = [run for run in all_runs if run["on_ray"]]
     units = [run["steps"]["embed"]["found"]["units"] for run in runs]
     values = {
-        "bytes": [run["steps"]["embed"]["highest"] for run in runs],
+        "bytes": [run["steps"]["embed"]["phases"]["workers"]["highest"] for run in runs],
         "cpu": [run["steps"]["embed"]["phases"]["workers"]["cpu"] for run in runs],
         "board": [run["cluster_cpu"]["board"] for run in runs],
     }

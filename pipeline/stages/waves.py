@@ -10,13 +10,13 @@ from collections.abc import Sequence
 
 from pipeline.work import WorkUnit
 
-_UNITS, _UNITS_OF_ACTOR = 16_384, 256
+UNITS, UNITS_OF_ACTOR = 16_384, 256
 """Of a wave at most: whichever is more, for all actors."""
 
 
 def waves(units: Sequence[WorkUnit], actors: int) -> list[list[WorkUnit]]:
     """Units in waves of even sizes, each with its share of every adapter's, in order."""
-    count = math.ceil(len(units) / max(_UNITS, actors * _UNITS_OF_ACTOR))
+    count = math.ceil(len(units) / max(UNITS, actors * UNITS_OF_ACTOR))
     by_adapter: dict[str, list[WorkUnit]] = {}
     for unit in units:
         by_adapter.setdefault(unit.adapter, []).append(unit)

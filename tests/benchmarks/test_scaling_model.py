@@ -5,7 +5,8 @@ from typing import Any
 
 import pytest
 
-from benchmarks.scaling_model import Assumed, Run, tables
+from benchmarks.scaling_model import tables
+from benchmarks.simulation.scaled import Assumed, Run
 from benchmarks.simulation.slopes import line, measured, newest_runs, of_choice
 
 PAPER = Path(__file__).parents[2] / "benchmarks" / "scaling.md"

@@ -27,8 +27,8 @@ def test_every_unit_is_in_one_wave_and_no_wave_is_too_large(
 ) -> None:
     units = _units(adapters)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(module, "_UNITS", most)
-        patch.setattr(module, "_UNITS_OF_ACTOR", 2)
+        patch.setattr(module, "UNITS", most)
+        patch.setattr(module, "UNITS_OF_ACTOR", 2)
         found = waves(units, actors)
     assert sorted((u for wave in found for u in wave), key=lambda u: u.start) == units
     bound, kinds = max(most, 2 * actors), len(set(adapters))
