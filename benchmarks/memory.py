@@ -10,7 +10,16 @@ def forget_highest() -> int:
     return highest()
 
 
+def resident() -> int:
+    """Bytes held now."""
+    return _bytes("VmRSS")
+
+
 def highest() -> int:
     """Bytes."""
-    (kilobytes,) = re.findall(r"VmHWM:\s+(\d+) kB", Path("/proc/self/status").read_text())
+    return _bytes("VmHWM")
+
+
+def _bytes(name: str) -> int:
+    (kilobytes,) = re.findall(rf"{name}:\s+(\d+) kB", Path("/proc/self/status").read_text())
     return int(kilobytes) * 1024

@@ -80,8 +80,13 @@ def write_result(
     result = describe_run(name, options, config)
     result["comparisons"] = [comparison.as_json() for comparison in comparisons]
     file = result_file(name, options)
-    file.write_text(json.dumps(result, indent=1) + "\n")
     _print_table(comparisons)
+    return written(result, file)
+
+
+def written(result: Mapping[str, Any], file: Path) -> Path:
+    """Write a record, and say where."""
+    file.write_text(json.dumps(result, indent=1) + "\n")
     print(f"written: {os.path.relpath(file)}")
     return file
 

@@ -18,6 +18,9 @@ from numpy.typing import NDArray
 
 from pipeline.tasks import TASKS
 
+_PARTS = 16
+"""Of the range of hashes, looked at one after another. To put all hashes in order at once would
+take two more copies of them; so it is an eighth of one."""
 _NOBODY = 0
 """Of a row that is quarantined anyway, because it has no id or no known task."""
 
@@ -65,9 +68,14 @@ class Identities:
 
 def repeated(hashes: Sequence[NDArray[np.uint64]]) -> set[int]:
     """The hashes that are there more than once."""
-    ordered = np.sort(np.concatenate([np.empty(0, np.uint64), *hashes]))
-    twice = ordered[1:][ordered[1:] == ordered[:-1]]
-    return {int(value) for value in twice} - {_NOBODY}
+    found: set[int] = set()
+    for part in range(_PARTS):
+        first, last = (np.uint64(2**64 // _PARTS * (part + i) - i) for i in (0, 1))
+        chosen = [some[(some >= first) & (some <= last)] for some in hashes]
+        ordered = np.concatenate([np.empty(0, np.uint64), *chosen])
+        ordered.sort()
+        found.update(ordered[1:][ordered[1:] == ordered[:-1]].tolist())
+    return found - {_NOBODY}
 
 
 def same(named: Iterable[tuple[str, Named]]) -> dict[tuple[str, str], list[str]]:

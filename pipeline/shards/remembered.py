@@ -32,7 +32,8 @@ class Remembered:
         """Look what is there, below the dataset's root."""
         self._folder = folder
         self._there = set(folder.names(INSPECTIONS))
-        self._new: dict[str, bytes] = {}
+        # as they are and not as bytes: whoever plans holds them too, 8 bytes a row of ids
+        self._new: dict[str, Inspected] = {}
 
     def find(self, name: str, index: int, shard: StoredObject) -> Inspected | None:
         """What is known of a shard under a name, the source's number given; None for nothing."""
@@ -45,13 +46,13 @@ class Remembered:
 
     def add(self, name: str, found: Inspected) -> None:
         """Remember what was learned of a shard, in this process so far."""
-        self._new[name] = _to_bytes(found)
+        self._new[name] = found
 
     def keep(self) -> None:
         """Write what is new."""
         while self._new:
-            name, data = self._new.popitem()
-            self._folder.put(f"{INSPECTIONS}/{name}", data)
+            name, found = self._new.popitem()
+            self._folder.put(f"{INSPECTIONS}/{name}", _to_bytes(found))
 
 
 def inspection_name(

@@ -2,15 +2,16 @@
 
 A unit travels as one row, a `parcel`. One lane for each pool (read, prepare, embed) is joined with
 the others before the one sink, in a single execution: branches by `filter` would prepare every row
-once for each branch, and concurrent executions would starve each other.
+once for each branch, and concurrent executions would starve each other. Very many units go in
+waves, one execution after another.
 """
 
 import logging
 import os
 import time
 import uuid
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import partial, reduce
 from typing import Any
 
@@ -33,6 +34,7 @@ from pipeline.stages.recipe import Recipe
 from pipeline.stages.route import TASK_CPUS, Pool
 from pipeline.stages.told import Load, Seat
 from pipeline.stages.watchdog import Watch, pulsing
+from pipeline.stages.waves import waves
 from pipeline.work import Receipt, WorkUnit
 
 logger = logging.getLogger(__name__)
@@ -79,23 +81,27 @@ def run_on_ray(
 def _execute(
     recipe: Recipe, units: Sequence[WorkUnit], pools: Sequence[Pool], board: Any
 ) -> list[Receipt]:
-    """All lanes into one sink, as one execution."""
+    """Wave after wave, each as one execution: all lanes into one sink."""
     configure_data()
-    sink = ReceiptSink(recipe, board)
-    wanted = {unit.adapter for unit in units}
-    lanes = [_lane(recipe, p, units, board) for p in pools if not wanted.isdisjoint(p.adapters)]
-    joined = reduce(lambda one, other: one.union(other), lanes)
-    joined.write_datasink(sink, ray_remote_args={"num_cpus": TASK_CPUS})
-    return sink.receipts
+    for pool, adapter in ((p, adapter) for p in pools for adapter in p.adapters):
+        mine = {u.key(recipe.fingerprint): u.rows for u in units if u.adapter == adapter}
+        if mine:
+            asked(board.expect, pool.name, adapter, mine)
+    receipts: list[Receipt] = []
+    for wave in waves(units, actors=sum(pool.size for pool in pools)):
+        sink = ReceiptSink(recipe, board)
+        wanted = {unit.adapter for unit in wave}
+        lanes = [_lane(recipe, p, wave, board) for p in pools if not wanted.isdisjoint(p.adapters)]
+        joined = reduce(lambda one, other: one.union(other), lanes)
+        joined.write_datasink(sink, ray_remote_args={"num_cpus": TASK_CPUS})
+        receipts += sink.receipts
+    return receipts
 
 
 def _lane(recipe: Recipe, pool: Pool, units: Sequence[WorkUnit], board: Any) -> Dataset:
     """Read, prepare and embed the units of one pool, adapter by adapter."""
     chosen = [unit for adapter in pool.adapters for unit in units if unit.adapter == adapter]
     groups = opened_together(chosen)
-    for adapter in pool.adapters:
-        mine = {u.key(recipe.fingerprint): u.rows for u in chosen if u.adapter == adapter}
-        asked(board.expect, pool.name, adapter, mine)
     # an actor more than there are units would load the model for nothing
     size = min(pool.size, len(chosen))
     compute = ActorPoolStrategy(
@@ -131,8 +137,8 @@ class UnitDatasource(Datasource):  # type: ignore[misc]
 
     def __init__(self, recipe: Recipe, groups: Sequence[Sequence[WorkUnit]], board: Any) -> None:
         super().__init__()
-        self._board = board
-        self._recipe = recipe
+        self._board, self._recipe = board, recipe
+        self._put = ray.put(replace(recipe, revisions={}, earlier={}))
         self._groups = groups
 
     def estimate_inmemory_data_size(self) -> int | None:
@@ -143,28 +149,43 @@ class UnitDatasource(Datasource):  # type: ignore[misc]
         self, parallelism: int, per_task_row_limit: int | None = None, data_context: Any = None
     ) -> list[ReadTask]:
         """Called several times an execution, so it only wraps what was planned."""
-        return [_read_task(self._recipe, group, self._board) for group in self._groups]
+        return [self._read_task(group) for group in self._groups]
+
+    def _read_task(self, group: Sequence[WorkUnit]) -> ReadTask:
+        earlier = self._recipe.earlier
+        names = [unit.key(self._recipe.fingerprint) for unit in group] if earlier else []
+        read = _Read(
+            recipe=self._put,
+            earlier={name: earlier[name] for name in names if name in earlier},
+            group=group,
+            board=self._board,
+        )
+        files = [group[0].segment.shard.uri]
+        metadata = BlockMetadata(
+            num_rows=len(group), size_bytes=None, input_files=files, exec_stats=None
+        )
+        return ReadTask(read, metadata)
 
 
-def _read_task(recipe: Recipe, group: Sequence[WorkUnit], board: Any) -> ReadTask:
-    first = group[0]
-    key, shard = first.key(recipe.fingerprint), first.segment.shard.uri
+@dataclass(frozen=True, kw_only=True)
+class _Read:
+    """A read task's work, of which the driver holds one for each group, as bytes: so it refers to a
+    recipe without earlier receipts, and has those of its own units."""
 
-    def read() -> Iterable[Block]:
-        with holding(board, "source", key, shard):
-            for unit, rows in recipe.read(group):
+    recipe: Any
+    earlier: Mapping[str, Receipt]
+    group: Sequence[WorkUnit]
+    board: Any
+
+    def __call__(self) -> Iterable[Block]:
+        recipe = replace(ray.get(self.recipe), earlier=self.earlier)
+        key, shard = self.group[0].key(recipe.fingerprint), self.group[0].segment.shard.uri
+        with holding(self.board, "source", key, shard):
+            for unit, rows in recipe.read(self.group):
                 name = unit.key(recipe.fingerprint)
                 parcel = pack_parcel(name, unit.adapter, rows)
-                board.has_read.remote(name)
+                self.board.has_read.remote(name)
                 yield parcel
-
-    metadata = BlockMetadata(
-        num_rows=len(group),
-        size_bytes=None,
-        input_files=[shard],
-        exec_stats=None,
-    )
-    return ReadTask(read, metadata)
 
 
 class PrepareParcel:

@@ -2,12 +2,14 @@
 
 import json
 import tarfile
+import tracemalloc
 from collections import Counter
 from decimal import Decimal
 from io import BytesIO
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -60,6 +62,20 @@ def test_exactly_the_pairs_that_are_there_twice_are_found(
     )
     expected = {(repr(v), task): n for (_, v, task), n in counted.items() if n > 1}
     assert {key: len(places) for key, places in twice.items()} == expected
+
+
+def test_what_repeats_is_found_in_a_fraction_of_the_memory_of_all_hashes() -> None:
+    random = np.random.default_rng(0)
+    hashes = [random.integers(1, 2**64, 50_000, np.uint64) for _ in range(20)]
+    hashes[0][:3], hashes[19][-2:] = 0, hashes[1][:2]
+    tracemalloc.start()
+    try:
+        found = repeated(hashes)
+        _, most = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert found == set(hashes[1][:2].tolist())
+    assert most < sum(some.nbytes for some in hashes) / 4
 
 
 def _spec(source: dict[str, Any] | list[dict[str, Any]]) -> JobSpec:

@@ -1,6 +1,7 @@
 """What planning learned of a shard is asked for once, and is never out of date."""
 
 import json
+import tracemalloc
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -200,3 +201,19 @@ def test_an_inspection_survives_its_bytes(
     np.testing.assert_array_equal(there.identities, found.identities)
     there.identities = found.identities
     assert there == found
+
+
+def test_what_is_learned_is_held_once_until_it_is_kept(tmp_path: Path) -> None:
+    remembered = Remembered(Folder(str(tmp_path)))
+    found = Inspected(unit_rows=1, identities=np.arange(1_000_000, dtype=np.uint64))
+    tracemalloc.start()
+    try:
+        remembered.add("name", found)
+        _, most = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert most < found.identities.nbytes / 100
+    remembered.keep()
+    again = Remembered(Folder(str(tmp_path))).find("name", 0, _SHARD)
+    assert again is not None
+    assert np.array_equal(again.identities, found.identities)
