@@ -1,8 +1,8 @@
 """The chart of an evaluation can be read, whatever the values are."""
 
+import io
 from collections.abc import Sequence
 from itertools import combinations
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.text import Annotation
 from PIL import Image
 
-from pipeline.index.chart import chart, draw, in_bytes
+from pipeline.index.chart import chart, drawn, in_bytes
 from pipeline.index.evaluate import MEASURES, Measured, Result
 
 _SIZES = (128, 256, 512, 1024, 2048)
@@ -77,9 +77,9 @@ def test_the_axis_is_sane_where_all_values_are_equal(value: float) -> None:
     assert high - low >= 0.01
 
 
-def test_it_is_written_as_a_picture_with_ink(tmp_path: Path) -> None:
-    draw([_result("multi", 128, 9e4, 0.4, 0.1)], "title", tmp_path / "chart.png")
-    with Image.open(tmp_path / "chart.png") as picture:
+def test_it_is_drawn_as_a_picture_with_ink() -> None:
+    drawing = drawn([_result("multi", 128, 9e4, 0.4, 0.1)], "title")
+    with Image.open(io.BytesIO(drawing)) as picture:
         assert picture.format == "PNG"
         assert picture.size == (1200, 720)
         pixels = np.asarray(picture.convert("RGB")).reshape(-1, 3)
