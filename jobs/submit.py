@@ -49,7 +49,7 @@ def run(arguments: Namespace) -> None:
         job = head.submit(
             folder,
             shlex.join(["python", "-m", "jobs.submitted", *command]),
-            id=f"{about.spec}-{kind}-{moment}",
+            id=f"{about.spec}-{moment}",
             about=about,
         )
     print(f"submitted: {job.id}, to {head.url}", file=sys.stderr)
