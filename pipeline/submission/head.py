@@ -35,6 +35,8 @@ _LOUD = (
 _LOOK_SECONDS = 1.0
 _PATIENCE = 60.0
 """Seconds for which a head that does not answer is asked again while a job is followed."""
+_START_SECONDS = 20.0
+"""For which a head that refuses a job is asked again."""
 _STOP_SECONDS = 60
 """For which a job that is stopped may leave its account before Ray kills it."""
 
@@ -117,15 +119,27 @@ class Head:
             about: what it is.
         """
         environment = {"RAY_JOB_STOP_WAIT_TIME_S": str(_STOP_SECONDS)}
-        self._asked(
-            lambda: self._client.submit_job(
-                entrypoint=entrypoint,
-                submission_id=id,
-                runtime_env={"working_dir": str(folder), "env_vars": environment},
-                metadata=asdict(about),
-            )
-        )
-        return self.job(id)
+        deadline = time.monotonic() + _START_SECONDS
+        while True:
+            try:
+                self._asked(
+                    lambda: self._client.submit_job(
+                        entrypoint=entrypoint,
+                        submission_id=id,
+                        runtime_env={"working_dir": str(folder), "env_vars": environment},
+                        metadata=asdict(about),
+                    )
+                )
+            except RunError:
+                if id in {job.id for job in self.jobs()}:
+                    # it was taken, and the answer lost
+                    return self.job(id)
+                # a head that has just begun has no agent yet, and says so as it says all else
+                if time.monotonic() > deadline:
+                    raise
+                time.sleep(_LOOK_SECONDS)
+                continue
+            return self.job(id)
 
     def jobs(self) -> list[Submitted]:
         """The jobs that were submitted to the cluster, oldest first."""

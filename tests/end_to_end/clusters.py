@@ -33,6 +33,10 @@ ENVIRONMENT: Mapping[str, str] = MappingProxyType(
 )
 
 
+_PORTS = 4
+"""Of a head, beside its agent's."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Finished:
     """A `nightjar` command that has ended."""
@@ -117,7 +121,7 @@ def running_cluster(
     """
     # Ray's sockets need a short path
     session = tempfile.mkdtemp(prefix="nightjar-ray-", dir="/tmp")
-    port, client_port, metrics_port, dashboard_port = _free_ports(4)
+    port, client_port, metrics_port, dashboard_port = _free_ports(_PORTS)
     started: list[subprocess.Popen[bytes]] = []
 
     def start(*arguments: str, among: Mapping[str, str] = environment) -> subprocess.Popen[bytes]:
@@ -128,6 +132,8 @@ def running_cluster(
             f"--num-gpus={gpus}",
             "--disable-usage-stats",
             "--object-store-memory=200000000",
+            # several clusters live here at once, and without its agent one takes no jobs
+            f"--dashboard-agent-listen-port={_free_ports(_PORTS + 1)[-1]}",
         ]
         with log.open("wb") as sink:
             process = subprocess.Popen(
