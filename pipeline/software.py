@@ -26,7 +26,7 @@ def installed(names: Iterable[str]) -> dict[str, str]:
 
 def unmet(distribution: str = "nightjar") -> list[str]:
     """What a distribution needs and this Python has not, as it asks for it, with what is there."""
-    python, here = metadata(distribution)["Requires-Python"], platform.python_version()
+    python, here = metadata(distribution)["Requires-Python"] or "", platform.python_version()
     found = [] if here in SpecifierSet(python) else [f"python{python}, and here is {here}"]
     for line in requires(distribution) or ():
         needed = Requirement(line)

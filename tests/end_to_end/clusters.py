@@ -33,6 +33,14 @@ ENVIRONMENT: Mapping[str, str] = MappingProxyType(
 )
 
 
+_COMMANDS = (
+    "initialization",
+    "setup",
+    "head_setup",
+    "worker_setup",
+    "head_start_ray",
+    "worker_start_ray",
+)
 _PORTS = 4
 """Of a head, beside its agent's."""
 
@@ -121,6 +129,8 @@ def running_cluster(
     """
     # Ray's sockets need a short path
     session = tempfile.mkdtemp(prefix="nightjar-ray-", dir="/tmp")
+    if autoscaled:
+        environment = {**environment, "RAY_FAKE_CLUSTER": "1", "AUTOSCALER_UPDATE_INTERVAL_S": "1"}
     port, client_port, metrics_port, dashboard_port = _free_ports(_PORTS)
     started: list[subprocess.Popen[bytes]] = []
 
@@ -192,12 +202,12 @@ def _descendants(process: int) -> list[psutil.Process]:
 
 
 def _answers(port: int) -> bool:
-    """Whether a dashboard answers, if only that it wants a token."""
+    """Whether a dashboard lists its jobs, or says that it wants a token for that."""
     try:
-        requests.get(f"http://127.0.0.1:{port}/api/version", timeout=5)
+        answer = requests.get(f"http://127.0.0.1:{port}/api/jobs/", timeout=5)
     except requests.RequestException:
         return False
-    return True
+    return answer.status_code in (200, 401)
 
 
 def _autoscaling(session: Path, port: int, most: int) -> list[str]:
@@ -227,6 +237,15 @@ def _autoscaling(session: Path, port: int, most: int) -> list[str]:
         "max_workers": most,
         "idle_timeout_minutes": 5,
         "upscaling_speed": 100,
+        # which Ray demands of every launcher's file
+        "auth": {},
+        "docker": {},
+        "file_mounts": {},
+        "cluster_synced_files": [],
+        "file_mounts_sync_continuously": False,
+        "rsync_exclude": [],
+        "rsync_filter": [],
+        **{f"{name}_commands": [] for name in _COMMANDS},
     }
     path = session / "autoscaling.json"
     path.write_text(json.dumps(config))

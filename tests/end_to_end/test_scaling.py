@@ -158,17 +158,15 @@ def test_an_autoscaler_is_asked_for_all_nodes_at_once(
     spec: WriteSpec, environment: Mapping[str, str], log: Path, tmp_path: Path
 ) -> None:
     wanted = ("--set", "compute.pools={retrieval: {gpus: 1}}")
-    with running_cluster(
-        tmp_path, environment=environment, dashboard=True, autoscaled=2
-    ) as cluster:
-        path = spec(retrieval=60)
-        refused = nightjar("submit", path, "--address", cluster.dashboard, *wanted)
+    with running_cluster(tmp_path, environment=environment, autoscaled=2) as cluster:
+        job = ("embed", spec(retrieval=60), "--address", cluster.address, *wanted)
+        refused = nightjar(*job, environment=environment)
         assert refused.code == 2
-        assert "where an autoscaler adds some, compute.grows_to says how many" in refused.out
-        more = (*wanted, "--set", "compute.grows_to={gpus: 2}")
-        with _in_mid_run(path, cluster, log, *more) as ended:
-            pass
-        assert "pools: retrieval with 2 actors of 1 GPU" in ended[0].out
+        assert "where an autoscaler adds some, compute.grows_to says how many" in refused.err
+        growth = ("--set", "compute.grows_to={gpus: 2}")
+        done = nightjar(*job, *growth, environment=environment)
+        assert done.code == 0, done.err
+        assert "pools: retrieval with 2 actors of 1 GPU" in done.err
         launched = (cluster.session / "session_latest/logs/monitor.log").read_text()
         assert "Queue 2 new nodes for launch" in launched
     assert len({load.node for load in _loads(log)}) == 2
