@@ -181,24 +181,20 @@ def running_cluster(
             add_node=add_node,
         )
     finally:
-        # nodes that the autoscaler has started outlive it
-        begun = [child for process in started for child in _descendants(process.pid)]
         for process in reversed(started):
             process.terminate()
         for process in started:
             process.wait(timeout=60)
-        for child in begun:
-            with suppress(psutil.NoSuchProcess):
-                child.kill()
+        _end_all_of(session)
         shutil.rmtree(session, ignore_errors=True)
 
 
-def _descendants(process: int) -> list[psutil.Process]:
-    """Those of a process that may be gone."""
-    try:
-        return psutil.Process(process).children(recursive=True)
-    except psutil.NoSuchProcess:
-        return []
+def _end_all_of(session: str) -> None:
+    """End what is left of a cluster: nodes that the autoscaler has started outlive it."""
+    for process in psutil.process_iter(["cmdline"]):
+        if session in " ".join(process.info["cmdline"] or ()):
+            with suppress(psutil.NoSuchProcess):
+                process.kill()
 
 
 def _answers(port: int) -> bool:
