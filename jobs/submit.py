@@ -99,16 +99,16 @@ def _kind(path: Path) -> str:
 
 def _options(arguments: Namespace, kind: str) -> list[str]:
     """Those of the command, as they are typed."""
-    if kind == "evaluate":
-        if arguments.out is None:
-            raise SpecError(
-                "--out: say where the evaluation is to be written, an object store or a disk that "
-                "the cluster shares"
-            )
-        arguments.out = absolute(arguments.out)
+    if kind == "evaluate" and arguments.out is None:
+        raise SpecError(
+            "--out: say where the evaluation is to be written, an object store or a disk that the "
+            "cluster shares"
+        )
+    values = {name: getattr(arguments, name) for name in _OPTIONS}
+    if arguments.out is not None:
+        values["out"] = absolute(arguments.out)
     typed: list[str] = []
-    for name in _OPTIONS:
-        value = getattr(arguments, name)
+    for name, value in values.items():
         if value not in (None, False):
             typed.append(f"--{name.replace('_', '-')}")
             typed += [] if value is True else [str(value)]

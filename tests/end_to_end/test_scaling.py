@@ -85,19 +85,17 @@ def spec(tmp_path: Path, tiny_checkpoint: Path) -> WriteSpec:
 
 
 @contextmanager
-def _in_mid_run(
-    spec: Path, cluster: Cluster, log: Path, *arguments: str
-) -> Iterator[list[Finished]]:
+def _in_mid_run(spec: Path, cluster: Cluster, log: Path) -> Iterator[None]:
     """Within it a submitted job goes on; afterwards it has ended, and all rows are there once."""
     ended: list[Finished] = []
 
     def run() -> None:
-        ended.append(nightjar("submit", spec, "--address", cluster.dashboard, *arguments))
+        ended.append(nightjar("submit", spec, "--address", cluster.dashboard))
 
     thread = threading.Thread(target=run)
     thread.start()
     wait_until(lambda: len(_units(log)) >= 8, "the run to be in full swing", seconds=240)
-    yield ended
+    yield
     thread.join(300)
     (done,) = ended
     assert done.code == 0, done.out + done.err
