@@ -78,7 +78,10 @@ def ray_head(
 def ray_node(head: Head, cpus: int, gpus: int, object_store: int) -> Iterator[None]:
     """Start one more node of a cluster, and end it."""
     with tempfile.TemporaryDirectory(prefix="nightjar-", dir="/tmp") as folder:
-        command = [f"--address={head.address}", *_node(cpus, gpus, object_store)]
+        # with a directory of its own, as on another machine: in one that two nodes share, the
+        # second takes away a job's package under the feet of the first one's workers
+        joining = [f"--address={head.address}", f"--temp-dir={folder}"]
+        command = [*joining, *_node(cpus, gpus, object_store)]
         with _started(Path(folder) / "start.log", command):
             yield
 

@@ -360,11 +360,12 @@ def test_a_job_reaches_its_store_by_its_spec_alone_and_no_secret_is_told(
 def test_a_command_that_fails_unforeseen_shows_no_secret(tmp_path: Path) -> None:
     program = (
         "import os, sys, jobs.show\n"
-        "from jobs import cli, commands\n"
+        "from jobs import cli\n"
+        "from jobs.commands import datasets\n"
         "from pipeline.credentials import resolve\n"
         "def run(*_): raise KeyError(resolve('env:STORE_SECRET'))\n"
         "jobs.show.run = run\n"
-        "commands._opened = lambda _: None\n"
+        "datasets._opened = lambda _: None\n"
         "sys.exit(cli.main(['show', 'x']))\n"
     )
     done = subprocess.run(

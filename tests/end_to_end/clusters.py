@@ -154,7 +154,10 @@ def running_cluster(
         return process
 
     def add_node(*, among: Mapping[str, str] = environment) -> subprocess.Popen[bytes]:
-        return start(f"--address=127.0.0.1:{port}", among=among)
+        # as on a machine of its own: in a directory that two nodes share, the second one takes
+        # away a job's package under the feet of the first one's workers, and unpacks it again
+        folder = tempfile.mkdtemp(prefix="n", dir=session)
+        return start(f"--address=127.0.0.1:{port}", f"--temp-dir={folder}", among=among)
 
     try:
         head = start(
