@@ -1,12 +1,11 @@
 """`nightjar jobs`, `logs` and `stop`: the jobs of a cluster, listed, followed and stopped."""
 
-import sys
 from collections.abc import Iterator
 from datetime import UTC, datetime
 
 from jobs.printed import printed
 from jobs.progress import CHECKED, Shown
-from pipeline.errors import JobEnded
+from pipeline.errors import JobEnded, RunError
 from pipeline.submission.head import Head, Submitted
 
 
@@ -75,14 +74,14 @@ def ended(head: Head, id: str, lines: Iterator[str], *, detached: bool = False) 
 
     Raises:
         JobEnded: it has failed, with its exit code.
+        RunError: nobody waits any longer.
     """
     how = f"`nightjar logs {id} --follow --address {head.url}`"
     try:
         for _ in lines:
             pass
     except KeyboardInterrupt:
-        print(f"\nthe job goes on; {how} follows it, `nightjar stop` ends it", file=sys.stderr)
-        return
+        raise RunError(f"the job goes on; {how} follows it, `nightjar stop` ends it") from None
     job = head.job(id)
     if not job.has_ended and detached:
         print(f"the job goes on; {how} follows it")

@@ -9,6 +9,7 @@ import shlex
 import sys
 from argparse import Namespace
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -22,8 +23,8 @@ from pipeline.software import supports
 from pipeline.spec import JobSpec
 from pipeline.spec_file import keys_of, load_spec
 from pipeline.storage import absolute
-from pipeline.submission.head import About, Head
-from pipeline.submission.package import SPEC, packaged
+from pipeline.submission.head import About, Head, Submitted
+from pipeline.submission.package import SPEC, digest, packaged
 
 _OPTIONS = ("price", "allow_empty", "beside", "older", "out", "json")
 """Of the commands that can be submitted."""
@@ -34,7 +35,7 @@ def run(arguments: Namespace) -> None:
     """The command.
 
     Raises:
-        SpecError: the spec, an option or the address is wrong, or the job is running already.
+        SpecError: the spec, an option or the address is wrong, or another job writes to its output.
         JobEnded: the job has failed.
     """
     kind = arguments.kind or _kind(Path(arguments.spec))
@@ -43,16 +44,8 @@ def run(arguments: Namespace) -> None:
     parser().parse_args(command)
     head = Head(arguments.address, insecure=arguments.insecure)
     _demand_supported(head)
-    _demand_alone(head, about)
-    moment = datetime.now(UTC).strftime("%Y%m%d-%H%M%S")
     with packaged(spec, code=arguments.package == "project") as folder:
-        job = head.submit(
-            folder,
-            shlex.join(["python", "-m", "jobs.submitted", *command]),
-            id=f"{about.spec}-{moment}",
-            about=about,
-        )
-    print(f"submitted: {job.id}, to {head.url}", file=sys.stderr)
+        job = _running_or_submitted(head, folder, shlex.join(command), about)
     follow = followed(head, job.id, until_checked=arguments.detach)
     ended(head, job.id, follow, detached=arguments.detach)
 
@@ -67,7 +60,8 @@ def _job(command: str) -> Callable[[str, Sequence[str]], tuple[JobSpec, About]]:
 
 def _backfill(path: str, overrides: Sequence[str]) -> tuple[BackfillSpec, About]:
     spec = load_spec(path, overrides, BackfillSpec).located(absolute)
-    return spec, _about("backfill", spec.store.collection, f"{spec.store.url} {spec.store.kind}")
+    store = spec.store
+    return spec, _about("backfill", store.collection, f"{store.collection} in {store.url}")
 
 
 def _evaluate(path: str, overrides: Sequence[str]) -> tuple[EvaluateSpec, About]:
@@ -124,12 +118,31 @@ def _demand_supported(head: Head) -> None:
         )
 
 
-def _demand_alone(head: Head, about: About) -> None:
-    """Refuse to pay twice for one output."""
+def _running_or_submitted(head: Head, folder: Path, command: str, about: About) -> Submitted:
+    """The job of a package: whoever submits what is running, as a pod that was replaced does,
+    follows that."""
+    about = replace(about, digest=digest(folder, command))
+    job = _busy_with(head, about)
+    if job is not None:
+        print(f"running already: {job.id}, on {head.url}", file=sys.stderr)
+        return job
+    moment = datetime.now(UTC).strftime("%Y%m%d-%H%M%S")
+    entrypoint = f"python -m jobs.submitted {command}"
+    job = head.submit(folder, entrypoint, id=f"{about.spec}-{moment}", about=about)
+    print(f"submitted: {job.id}, to {head.url}", file=sys.stderr)
+    return job
+
+
+def _busy_with(head: Head, about: About) -> Submitted | None:
+    """The very same job, if it has not ended; another one with its output is refused."""
     for job in head.jobs():
-        if about.output and job.about.output == about.output and job.status in _BUSY:
+        if job.status not in _BUSY or not about.output or job.about.output != about.output:
+            continue
+        if job.about.digest != about.digest:
             raise SpecError(
                 f"{about.output!r} is being written to by the job {job.id}; follow it with "
                 f"`nightjar logs {job.id} --follow --address {head.url}`, or end it with "
                 "`nightjar stop`"
             )
+        return job
+    return None

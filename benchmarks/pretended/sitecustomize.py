@@ -1,9 +1,9 @@
 """Python imports this at its start where the folder is on its path: then GPUs are pretended.
 
 Ray is told of GPUs that are not there (`--num-gpus`), and an actor that was given one computes on a
-CPU. Loading the model takes PRETENDED_LOAD seconds more and a unit PRETENDED_UNIT seconds more, of
-sleep: so many devices as one likes are busy on a machine that is not. What an actor did, when and
-on which node is written to the folder PRETENDED_LOG, as `benchmarks.deeds` reads it.
+CPU. Its weights take PRETENDED_LOAD seconds more to come and a unit takes PRETENDED_UNIT seconds
+more, of sleep: so many devices as one likes are busy on a machine that is not. What an actor did,
+when and on which node is written to the folder PRETENDED_LOG, as `benchmarks.deeds` reads it.
 """
 
 import os
@@ -40,12 +40,21 @@ def _devices(module: Any) -> None:
     module.pick_device = pick_device
 
 
+def _weights(module: Any) -> None:
+    original = module.ModelRecipe.open
+
+    def open_slowly(self: Any, *arguments: Any) -> Any:
+        time.sleep(_seconds("PRETENDED_LOAD"))
+        return original(self, *arguments)
+
+    module.ModelRecipe.open = open_slowly
+
+
 def _recipe(module: Any) -> None:
     original = module.Recipe.embed
 
-    def embed(self: Any, adapter: str, *arguments: Any) -> Any:
-        time.sleep(_seconds("PRETENDED_LOAD"))
-        found = original(self, adapter, *arguments)
+    def embed(self: Any, adapter: str, *arguments: Any, **named: Any) -> Any:
+        found = original(self, adapter, *arguments, **named)
         _log(f"loaded {adapter}")
         return found
 
@@ -71,6 +80,7 @@ def _embed(module: Any) -> None:
 after_import(
     {
         "pipeline.model.device": _devices,
+        "pipeline.stages.loaded": _weights,
         "pipeline.stages.recipe": _recipe,
         "pipeline.stages.embed": _embed,
     }

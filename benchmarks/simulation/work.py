@@ -115,7 +115,12 @@ class SimulatedRecipe(Recipe):
         return _Nothing()
 
     def embed(
-        self, adapter: str, device: str, actor: str | None = None, fetched: Fetched | None = None
+        self,
+        adapter: str,
+        device: str,
+        actor: str | None = None,
+        threads: int | None = None,
+        fetched: Fetched | None = None,
     ) -> Any:
         """A device that is busy for so long."""
         return _Device(self.unit_seconds)

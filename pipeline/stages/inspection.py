@@ -41,8 +41,9 @@ def inspect_nodes(recipe: Recipe, units: Sequence[WorkUnit]) -> int:
     """
     firsts = {unit.segment.source: unit.segment.shard.uri for unit in reversed(units)}
     objects = [*firsts.values()]
-    if recipe.checkpoint.startswith("/") or "://" in recipe.checkpoint:
-        objects.append(f"{recipe.checkpoint}/{_CONFIG}")
+    model = recipe.model.path
+    if model.startswith("/") or "://" in model:
+        objects.append(f"{model}/{_CONFIG}")
     look = partial(recipe.in_dataset, partial(_reach, objects), Folder(recipe.output).get(JOB))
     task = ray.remote(num_cpus=0, max_retries=0)(_told)
     asked = {

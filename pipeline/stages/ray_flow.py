@@ -17,7 +17,6 @@ from typing import Any
 
 import pyarrow as pa
 import ray
-import torch
 from ray.data import ActorPoolStrategy, Dataset
 from ray.data.block import Block, BlockMetadata
 from ray.data.datasource import Datasink, Datasource, ReadTask, WriteResult
@@ -197,7 +196,10 @@ class PrepareParcel:
 
     def __call__(self, parcel: pa.Table) -> pa.Table:
         """One parcel to one."""
-        # a preparing task shares its core with others: torch's resize stays on one thread
+        # tasks that read or write do without the seconds that torch takes to import
+        import torch
+
+        # this one shares its core with others: torch's resize stays on one thread
         torch.set_num_threads(1)
         unit, adapter, rows = open_parcel(parcel)
         work = Work(recipe=self._recipe)
@@ -215,7 +217,6 @@ class EmbedParcel:
     """The embed stage in an actor."""
 
     def __init__(self, recipe: Recipe, pool: Pool, board: Any) -> None:
-        torch.set_num_threads(pool.threads)
         self._board = board
         self._recipe = recipe
         self._device = "cuda" if pool.gpus else "cpu"
@@ -224,8 +225,8 @@ class EmbedParcel:
         self._worker, self._began, fetches = uuid.uuid4().hex, time.monotonic(), [0.0]
         self._seat = Seat(pool=pool.name, host=ray.util.get_node_ip_address())
         try:
-            actor = ray.get_runtime_context().get_actor_id()
-            self._embed = recipe.embed(pool.adapters[0], self._device, actor, fetches.append)
+            first, actor = pool.adapters[0], ray.get_runtime_context().get_actor_id()
+            self._embed = recipe.embed(first, self._device, actor, pool.threads, fetches.append)
         except Exception as error:
             # kept for the first call: Ray starts an actor whose constructor fails again, loudly
             self._failure = tellable(error)

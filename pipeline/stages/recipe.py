@@ -1,7 +1,7 @@
 """Recipe: everything a worker must know of a job, and the stages it makes of it."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import cache
 from typing import TYPE_CHECKING, TypeVar
 
@@ -23,7 +23,8 @@ from pipeline.spec import JobSpec, LimitsSpec
 from pipeline.stages.again import Earlier
 from pipeline.stages.bounds import Bounds
 from pipeline.stages.link import Linker
-from pipeline.stages.opened import open_model, processor_of, settle_by
+from pipeline.stages.loaded import ModelRecipe
+from pipeline.stages.opened import settle_by
 from pipeline.stages.plan import Plan
 from pipeline.stages.scan import scan
 from pipeline.stages.selection import select
@@ -36,8 +37,7 @@ from pipeline.tasks import TASKS
 from pipeline.work import Receipt, WorkUnit
 
 if TYPE_CHECKING:
-    from pipeline.model.engine import Engine
-    from pipeline.model.processor import PreparedItem, Processor
+    from pipeline.model.processor import PreparedItem
     from pipeline.stages.embed import Embed
     from pipeline.stages.prepare import Prepare
 
@@ -54,20 +54,8 @@ def _software() -> str:
 class Recipe:
     """Everything a worker must know of a job; small enough to send to each of them."""
 
-    checkpoint: str
-    """The spec's model.path, absolute when local."""
-    checkpoint_hashes: Mapping[str, str]
-    """sha256 of its files, by name: a worker refuses to load any other."""
-    max_length: int
-    """Tokens a text is cut to."""
-    max_pixels: int | None
-    """Bound of a resized image; None for the checkpoint's own."""
-    dtype: str
-    """What the network computes in, `auto` resolved."""
-    token_budget: int | None
-    """Of one forward pass; None for the default of the device."""
-    compiled: bool | None
-    """Whether torch compiles the layers; None for the default of the device."""
+    model: ModelRecipe
+    """What the model is, and how a worker comes by it."""
     limits: LimitsSpec
     """How far one item may go."""
     sources: tuple[SourceSpec, ...]
@@ -120,15 +108,9 @@ class Recipe:
             described |= {"dim": ",".join(map(str, single.dims)), "dtype": single.dtype}
         if multi is not None:
             described |= {"multi_dim": str(checkpoint.multi_vector_dim), "multi_dtype": multi.dtype}
-        anywhere, budget = located(spec), spec.compute.token_budget
+        anywhere = located(spec)
         return cls(
-            checkpoint=anywhere.model.path,
-            checkpoint_hashes=checkpoint.hashes,
-            max_length=spec.model.max_length,
-            max_pixels=spec.model.max_pixels,
-            dtype=dtype,
-            token_budget=budget if isinstance(budget, int) else None,
-            compiled=None if spec.compute.compile == "auto" else spec.compute.compile,
+            model=ModelRecipe.of(spec, checkpoint, dtype),
             limits=spec.limits,
             sources=anywhere.sources,
             kept=plan.kept,
@@ -168,7 +150,7 @@ class Recipe:
 
     def weigh(self, units: Sequence[WorkUnit]) -> Weight:
         """What embedding units of one segment and adapter would be for the model."""
-        prepare, patch = self.prepare(expendable=False), self._processor().patch_size
+        prepare, patch = self.prepare(expendable=False), self.model.processor().patch_size
         return total(weigh(prepare(rows), patch) for _, rows in self.read(units))
 
     def link(self, units: Sequence[WorkUnit]) -> list[Receipt]:
@@ -191,10 +173,15 @@ class Recipe:
             cpu_seconds=self.limits.decode_seconds if expendable else None,
             memory=self.limits.decode_memory,
         )
-        return Prepare(self._processor(), self.id_type, self.kept, bounds)
+        return Prepare(self.model.processor(), self.id_type, self.kept, bounds)
 
     def embed(
-        self, adapter: str, device: str, actor: str | None = None, fetched: Fetched | None = None
+        self,
+        adapter: str,
+        device: str,
+        actor: str | None = None,
+        threads: int | None = None,
+        fetched: Fetched | None = None,
     ) -> "Embed":
         """The embed stage, with the weights loaded and an adapter merged.
 
@@ -202,29 +189,21 @@ class Recipe:
             adapter: the one that is merged first.
             device: a torch device, or auto.
             actor: the id of the one who asks, in a cluster.
+            threads: of torch, on a CPU; None for as many as it has.
             fetched: told how long a copy of the checkpoint took, where there was none here.
         """
         self._begin()
-        # and only an actor needs the network and its library
-        from pipeline.model.budget import SMALLEST
+        engine, exact = self.model.load(adapter, device, threads=threads, fetched=fetched)
+        # only an actor needs the network and its library
         from pipeline.model.device import name_of
         from pipeline.stages.canaries import TOLERANCE, Canaries
         from pipeline.stages.embed import Embed
-
-        checkpoint = self._opened(fetched)
-        engine = self._engine(checkpoint, adapter, device)
-        engine.warm_up()
-
-        def exact(adapter: str) -> "Engine":
-            # a budget of its own is not worth measuring for single items
-            how = replace(self, dtype="float32", token_budget=SMALLEST, compiled=False)
-            return how._engine(checkpoint, adapter, device)
 
         canaries = Canaries(
             folder=Folder(self.output),
             fingerprint=self.fingerprint,
             items=self.canaries,
-            tolerance=TOLERANCE[self.dtype],
+            tolerance=TOLERANCE[self.model.dtype],
             device=name_of(engine.device),
             actor=actor,
         )
@@ -237,7 +216,8 @@ class Recipe:
 
         adapter = TASKS[queries[0].task].adapter
         size = max(kind.list_size for kind in single_types(self.schema).values())
-        return ask(queries, self._processor(), self._engine(self._opened(), adapter, device), size)
+        engine = self.model.engine(self.model.open(), device, adapter)
+        return ask(queries, self.model.processor(), engine, size)
 
     def sink(self) -> Sink:
         """The sink stage."""
@@ -250,34 +230,7 @@ class Recipe:
         from pipeline.model.canary_items import canary_items
 
         task = next(task for task in TASKS.values() if task.adapter == adapter)
-        return canary_items(self._processor(), task)
-
-    def _opened(self, fetched: Fetched | None = None) -> Checkpoint:
-        checkpoint = open_model(self.checkpoint, fetched)
-        checkpoint.demand_same(self.checkpoint_hashes)
-        return checkpoint
-
-    def _engine(self, checkpoint: Checkpoint, adapter: str, device: str) -> "Engine":
-        from pipeline.model.engine import Engine
-
-        return Engine(
-            checkpoint,
-            adapter,
-            device=device,
-            dtype=self.dtype,
-            token_budget=self.token_budget,
-            compiled=self.compiled,
-        )
-
-    def _processor(self) -> "Processor":
-        settings = {n: h for n, h in self.checkpoint_hashes.items() if n.endswith(".json")}
-        return processor_of(
-            self.checkpoint,
-            tuple(settings.items()),
-            self.max_length,
-            self.max_pixels,
-            self.limits.image_pixels,
-        )
+        return canary_items(self.model.processor(), task)
 
     def _begin(self) -> None:
         """Make this process one that can follow the recipe.

@@ -55,6 +55,8 @@ class About:
     """What it writes to."""
     version: str = ""
     """Of the Nightjar that submitted it."""
+    digest: str = ""
+    """Of all that was sent and is run: two jobs of one digest do the same."""
 
 
 @dataclass(frozen=True, kw_only=True)

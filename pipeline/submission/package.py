@@ -5,6 +5,7 @@ is taken along, so no file that lies about can be: a spec names secrets and neve
 are resolved where they are used.
 """
 
+import hashlib
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -39,6 +40,21 @@ def packaged(spec: Section, *, code: bool) -> Iterator[Path]:
         if code:
             _add_code(folder)
         yield folder
+
+
+def digest(folder: Path, command: str) -> str:
+    """What tells a job from others, as 64 hex digits (sha256).
+
+    Args:
+        folder: its package.
+        command: what is run in it.
+    """
+    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    parts = [command]
+    for path in files:
+        content = hashlib.sha256(path.read_bytes()).hexdigest()
+        parts.append(f"{content} {path.relative_to(folder)}")
+    return hashlib.sha256("\n".join(parts).encode()).hexdigest()
 
 
 def _add_code(folder: Path) -> None:

@@ -4,6 +4,7 @@ import json
 import os
 import re
 import secrets
+import shutil
 import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -106,10 +107,26 @@ def test_a_submitted_spec_gives_the_bytes_that_the_laptop_gives(
     said = command("logs", command.newest())
     assert said.code == 0
     assert "60 rows embedded" in said.out
-    # and once more, since it is there
-    again = command("submit", spec, "--json")
-    assert again.code == 0, again.err
-    assert '"up_to_date": true' in again.out
+
+
+def test_the_cluster_runs_the_code_that_is_sent_or_its_own(
+    spec: Path, command: Command, tmp_path: Path
+) -> None:
+    for name in ("pipeline", "jobs"):
+        shutil.copytree(name, tmp_path / name, ignore=shutil.ignore_patterns("__pycache__"))
+    code = tmp_path / "jobs" / "submitted.py"
+    code.write_text(f"print('edited')\n{code.read_text()}")
+    known = {**command.environment, "PYTHONPATH": str(tmp_path)}
+    for package, is_edited in (("project", True), ("image", False)):
+        done = nightjar(
+            *("submit", spec, "--address", command.url, "--package", package, "--json"),
+            environment=known,
+            directory=tmp_path,
+        )
+        assert done.code == 0, done.err
+        # the second one finds what the first has written
+        assert f'"up_to_date": {str(not is_edited).lower()}' in done.out
+        assert ("edited\n" in done.out) is is_edited
 
 
 def _in_order(dataset: Dataset) -> pa.Table:
@@ -220,9 +237,14 @@ def test_a_job_that_is_stopped_leaves_its_account_and_is_gone_on_with(
     small = ("--set", "compute.unit_rows=4")
     id, out = command.begun(long_spec, *small), long_spec.parent / "out"
     wait_until(lambda: len(list(out.glob("data/*/*.arrow"))) > 5, "some units")
-    busy = command("submit", long_spec, *small)
-    assert busy.code == 2
-    assert f"is being written to by the job {id}; follow it with" in busy.err
+    other = command("submit", long_spec, "--set", "compute.unit_rows=8")
+    assert other.code == 2
+    assert f"is being written to by the job {id}; follow it with" in other.err
+    # as a pod does that takes the place of one that followed it
+    same = command("submit", long_spec, "--detach", *small)
+    assert same.code == 0, same.err
+    assert f"running already: {id}, on {command.url}" in same.err
+    assert command.newest() == id
     done = command("stop", id)
     assert done.code == 0, done.err
     assert f"{id} has been stopped; units that were done count" in done.out

@@ -57,6 +57,7 @@ def test_both_stages_run_in_processes_that_may_die(
 
 
 def test_what_a_stage_raises_in_its_process_is_raised_here(recipe: Recipe, tmp_path: Path) -> None:
-    wrong = replace(recipe, checkpoint_hashes=dict.fromkeys(recipe.checkpoint_hashes, "0" * 64))
+    other = replace(recipe.model, hashes=dict.fromkeys(recipe.model.hashes, "0" * 64))
+    wrong = replace(recipe, model=other)
     with Process(Work(recipe=wrong)) as prepare, pytest.raises(CheckpointError):
         prepare(_read(recipe, tmp_path))

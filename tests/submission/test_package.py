@@ -9,7 +9,7 @@ import pytest
 from pipeline.job_file import located
 from pipeline.spec import JobSpec
 from pipeline.spec_file import load_spec
-from pipeline.submission.package import SPEC, packaged
+from pipeline.submission.package import SPEC, digest, packaged
 from tests.jobs import write_parquet, write_spec
 
 
@@ -44,3 +44,22 @@ def test_the_code_that_is_sent_runs_and_knows_its_version(spec: JobSpec) -> None
             [sys.executable, "-c", program], cwd=folder, capture_output=True, text=True, check=True
         )
         assert done.stdout == f"{folder / 'jobs' / 'cli.py'} []\n"
+
+
+def test_packages_are_told_apart_by_all_that_is_sent_and_run(spec: JobSpec) -> None:
+    digests = []
+    other = spec.model_copy(update={"name": "other"})
+    for sent, code, command in (
+        (spec, False, "embed spec.yaml"),
+        (spec, False, "embed spec.yaml"),
+        (spec, False, "nightly spec.yaml"),
+        (other, False, "embed spec.yaml"),
+        (spec, True, "embed spec.yaml"),
+    ):
+        with packaged(sent, code=code) as folder:
+            digests.append(digest(folder, command))
+    assert digests[0] == digests[1]
+    assert len(set(digests)) == 4
+    with packaged(spec, code=True) as folder:
+        (folder / "pipeline" / "log.py").write_text("changed = True\n")
+        assert digest(folder, "embed spec.yaml") not in digests
