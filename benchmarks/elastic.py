@@ -98,10 +98,10 @@ def _second_node(options: Options, service: Service) -> dict[str, Any]:
                 _demand_running(job)
             with ray_node(head, options.threads, 1, _OBJECT_STORE):
                 _demand_done(job)
-        return _rates(deeds(log, "unit"))
+        return rates(deeds(log, "unit"))
 
 
-def _rates(done: Sequence[Deed]) -> dict[str, Any]:
+def rates(done: Sequence[Deed]) -> dict[str, Any]:
     """Units a second while one node was at work, and while two were."""
     first = done[0].node
     joined = next((deed.when for deed in done if deed.node != first), None)
