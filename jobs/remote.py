@@ -1,5 +1,7 @@
 """`nightjar jobs`, `logs` and `stop`: the jobs of a cluster, listed, followed and stopped."""
 
+import re
+import sys
 from collections.abc import Iterator
 from datetime import UTC, datetime
 
@@ -7,6 +9,8 @@ from jobs.printed import printed
 from jobs.progress import CHECKED, Shown
 from pipeline.errors import JobEnded, RunError
 from pipeline.submission.head import Head, Submitted
+
+_COLOUR = re.compile(r"\x1b\[[\d;]*m")
 
 
 def show_jobs(head: Head, last: int) -> None:
@@ -16,7 +20,8 @@ def show_jobs(head: Head, last: int) -> None:
         print(f"no job was submitted to {head.url} yet")
     for job in jobs[-last:]:
         took = "" if job.began is None else f", {_took(job)}"
-        what = f"{job.about.command} to {job.about.output}" if job.about.command else job.entrypoint
+        to = f" to {job.about.output}" if job.about.output else ""
+        what = f"{job.about.command}{to}" if job.about.command else job.entrypoint
         print(printed(f"{job.id}  {job.status}{_with_code(job)}{took}  {what}"))
 
 
@@ -31,7 +36,7 @@ def show_logs(head: Head, id: str, *, follow: bool) -> None:
         ended(head, id, followed(head, id))
         return
     for line in head.said(id):
-        print(printed(line))
+        print(_plain(line))
 
 
 def stop(head: Head, id: str) -> None:
@@ -52,18 +57,24 @@ def stop(head: Head, id: str) -> None:
     )
 
 
-def followed(head: Head, id: str, *, until_checked: bool = False) -> Iterator[str]:
+def followed(
+    head: Head, id: str, *, until_checked: bool = False, as_json: bool = False
+) -> Iterator[str]:
     """What a job says as it comes, shown as the command itself would show it here.
 
     Args:
         head: of its cluster.
         id: of the job.
         until_checked: whether to end as soon as it says that the cluster is fit for it.
+        as_json: whether its account is, and all that comes before it is for standard error.
     """
     with Shown() as shown:
+        where = sys.stderr if as_json else sys.stdout
         for line in head.follow(id):
+            if line == "{":
+                where = sys.stdout
             if not shown.take(line):
-                print(printed(line), flush=True)
+                print(_plain(line), file=where, flush=True)
             yield line
             if until_checked and line.startswith(CHECKED):
                 return
@@ -87,6 +98,11 @@ def ended(head: Head, id: str, lines: Iterator[str], *, detached: bool = False) 
         print(f"the job goes on; {how} follows it")
     elif job.status != "succeeded":
         raise JobEnded(f"{id} has {_what(job)}", job.exit_code or 1)
+
+
+def _plain(line: str) -> str:
+    """A line of a log without the colours and tabs that Ray puts there."""
+    return printed(_COLOUR.sub("", line).expandtabs())
 
 
 def _what(job: Submitted) -> str:

@@ -8,13 +8,13 @@ can take part; until then this command stays, even when it is to leave it.
 import shlex
 import sys
 from argparse import Namespace
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
+from types import MappingProxyType
 
-from jobs.arguments import parser
 from jobs.remote import ended, followed
 from pipeline.errors import SpecError
 from pipeline.index.spec import BackfillSpec, EvaluateSpec
@@ -26,8 +26,17 @@ from pipeline.storage import absolute
 from pipeline.submission.head import About, Head, Submitted
 from pipeline.submission.package import SPEC, digest, packaged
 
-_OPTIONS = ("price", "allow_empty", "beside", "older", "out", "json")
-"""Of the commands that can be submitted."""
+_OPTIONS: Mapping[str, tuple[str, ...]] = MappingProxyType(
+    {
+        "price": ("embed", "nightly"),
+        "allow_empty": ("nightly",),
+        "beside": ("backfill",),
+        "older": ("backfill",),
+        "out": ("evaluate",),
+        "json": ("embed", "nightly", "backfill", "evaluate"),
+    }
+)
+"""And the commands that have them."""
 _BUSY = ("pending", "running")
 
 
@@ -38,15 +47,14 @@ def run(arguments: Namespace) -> None:
         SpecError: the spec, an option or the address is wrong, or another job writes to its output.
         JobEnded: the job has failed.
     """
-    kind = arguments.kind or _kind(Path(arguments.spec))
+    kind = arguments.kind or _kind(arguments.spec, arguments.overrides)
     spec, about = _SPECS[kind](arguments.spec, arguments.overrides)
     command = [kind, SPEC, *_options(arguments, kind)]
-    parser().parse_args(command)
     head = Head(arguments.address, insecure=arguments.insecure)
     _demand_supported(head)
     with packaged(spec, code=arguments.package == "project") as folder:
         job = _running_or_submitted(head, folder, shlex.join(command), about)
-    follow = followed(head, job.id, until_checked=arguments.detach)
+    follow = followed(head, job.id, until_checked=arguments.detach, as_json=arguments.json)
     ended(head, job.id, follow, detached=arguments.detach)
 
 
@@ -81,9 +89,9 @@ def _about(command: str, name: str, output: str) -> About:
     return About(command=command, spec=name, output=output, version=version("nightjar"))
 
 
-def _kind(path: Path) -> str:
+def _kind(path: str, overrides: Sequence[str]) -> str:
     """What a spec is of, by its sections."""
-    keys = keys_of(path)
+    keys = keys_of(path, overrides)
     if "queries" in keys:
         return "evaluate"
     if "store" in keys:
@@ -103,9 +111,15 @@ def _options(arguments: Namespace, kind: str) -> list[str]:
         values["out"] = absolute(arguments.out)
     typed: list[str] = []
     for name, value in values.items():
-        if value not in (None, False):
-            typed.append(f"--{name.replace('_', '-')}")
-            typed += [] if value is True else [str(value)]
+        if value in (None, False):
+            continue
+        option = f"--{name.replace('_', '-')}"
+        if kind not in _OPTIONS[name]:
+            raise SpecError(
+                f"{option}: is of {' and '.join(_OPTIONS[name])}, and this spec is of {kind}; leave "
+                "it out, or say with --as what is meant"
+            )
+        typed += [option] if value is True else [option, str(value)]
     return typed
 
 
@@ -142,7 +156,7 @@ def _busy_with(head: Head, about: About) -> Submitted | None:
             raise SpecError(
                 f"{about.output!r} is being written to by the job {job.id}; follow it with "
                 f"`nightjar logs {job.id} --follow --address {head.url}`, or end it with "
-                "`nightjar stop`"
+                f"`nightjar stop {job.id} --address {head.url}`"
             )
         return job
     return None

@@ -35,7 +35,7 @@ class ModelSpec(Section):
 
     def located(self, absolute: Callable[[str], str]) -> "ModelSpec":
         """The same with a location that holds from any working directory; a hub id stays one."""
-        if not Path(self.path).expanduser().is_dir():
+        if not Path(self.path).expanduser().is_dir() and not self.path.startswith(("/", ".", "~")):
             return self
         return self.model_copy(update={"path": absolute(self.path)})
 

@@ -57,13 +57,16 @@ def load_spec(path: str | Path, overrides: Sequence[str] = (), kind: Any = JobSp
     return parse_spec(_read_yaml(Path(path), kind), overrides, kind)
 
 
-def keys_of(path: str | Path) -> set[str]:
+def keys_of(path: str | Path, overrides: Sequence[str] = ()) -> set[str]:
     """The sections of a spec, whatever it is of.
 
     Raises:
         SpecError: the file cannot be read.
     """
-    return set(_read_yaml(Path(path), JobSpec))
+    raw = _read_yaml(Path(path), JobSpec)
+    for override in overrides:
+        _set(raw, override)
+    return set(raw)
 
 
 def load_storage(path: str | Path) -> list[StoreSpec]:

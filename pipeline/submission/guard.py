@@ -6,7 +6,9 @@ reachable from the internet.
 """
 
 import ipaddress
+import os
 import socket
+from pathlib import Path
 from urllib.parse import SplitResult, urlsplit
 
 import requests
@@ -43,9 +45,25 @@ def demand_guarded(url: str, *, insecure: bool) -> None:
         )
     if parts.scheme == "http":
         raise SpecError(
-            f"--address: a token would go to {url} over the internet in the clear; use https:// or "
-            "a tunnel, or insist with --insecure"
+            f"--address: {url} asks for a token, which would go there over the internet in the "
+            "clear; use https:// or a tunnel, or insist with --insecure"
         )
+
+
+def wrong_token() -> str:
+    """Why a cluster has refused us, as the end of a sentence that begins with its address."""
+    named = "RAY_AUTH_TOKEN or RAY_AUTH_TOKEN_PATH"
+    if os.environ.get("RAY_AUTH_MODE") != "token":
+        return f"asks for a token: set RAY_AUTH_MODE=token, and {named}"
+    if os.environ.get("RAY_AUTH_TOKEN"):
+        return "asks for another token than that of RAY_AUTH_TOKEN"
+    path = Path(os.environ.get("RAY_AUTH_TOKEN_PATH") or "~/.ray/auth_token").expanduser()
+    if path.is_file():
+        return f"asks for another token than that in {str(path)!r}"
+    return (
+        f"cannot be asked: RAY_AUTH_MODE is token, and there is none, in {str(path)!r} either; set "
+        f"{named}, or RAY_AUTH_MODE=disabled where none is asked for"
+    )
 
 
 def _has_port(parts: SplitResult) -> bool:

@@ -22,7 +22,7 @@ from ray.exceptions import AuthenticationError
 from ray.job_submission import JobDetails, JobSubmissionClient
 
 from pipeline.errors import HeadLost, RunError, SpecError
-from pipeline.submission.guard import demand_guarded
+from pipeline.submission.guard import demand_guarded, wrong_token
 
 _OVERRIDES = ("RAY_API_SERVER_ADDRESS", "RAY_ADDRESS")
 """Variables that Ray prefers to the address it is given."""
@@ -220,25 +220,20 @@ class Head:
 
     def _tailed(self, id: str) -> Iterator[str]:
         """Whole lines from the first one, until the job or the connection ends."""
-        loop = asyncio.new_event_loop()
         pieces: AsyncIterator[str] = self._client.tail_job_logs(id)
         begun = ""
-        try:
+        # whose end gives up what is still waited for, before the connection is closed
+        with asyncio.Runner() as runner:
             while True:
-                piece = loop.create_task(_next(pieces))
-                while not loop.run_until_complete(asyncio.wait({piece}, timeout=_LOOK_SECONDS))[0]:
+                piece = runner.get_loop().create_task(_next(pieces))
+                while not runner.run(_within(_LOOK_SECONDS, piece)):
                     # Ray tells of an end some seconds later
                     if self.job(id).has_ended:
-                        piece.cancel()
-                        loop.run_until_complete(asyncio.wait({piece}))
                         return
                 if (said := piece.result()) is None:
                     return
                 *lines, begun = (begun + said).split("\n")
                 yield from lines
-        finally:
-            loop.run_until_complete(loop.shutdown_asyncgens())
-            loop.close()
 
     def _asked(self, ask: Callable[[], Answer]) -> Answer:
         """What the head answers.
@@ -250,20 +245,28 @@ class Head:
         try:
             return ask()
         except AuthenticationError as error:
-            raise SpecError(
-                f"--address: {self.url} asks for a token, and not for the one that was found, if "
-                "any; set RAY_AUTH_MODE=token, and RAY_AUTH_TOKEN or RAY_AUTH_TOKEN_PATH"
-            ) from error
+            raise SpecError(f"--address: {self.url} {wrong_token()}") from error
         except (ConnectionError, requests.RequestException) as error:
-            raise RunError(f"no Ray answers at {self.url!r}: {error}") from error
+            raise RunError(
+                f"no Ray answers at {self.url!r}: it has to be the URL of the dashboard of a "
+                f"cluster's head, at port 8265 by default ({_first_line(error)})"
+            ) from error
         except RuntimeError as error:
-            first = str(error).strip().splitlines()[0]
-            raise RunError(f"{self.url} refuses: {first}") from error
+            raise RunError(f"{self.url} refuses: {_first_line(error)}") from error
+
+
+async def _within(seconds: float, piece: asyncio.Task[str | None]) -> bool:
+    """Whether something has come; nothing is raised."""
+    return bool((await asyncio.wait({piece}, timeout=seconds))[0])
 
 
 async def _next(pieces: AsyncIterator[str]) -> str | None:
     # a task cannot end with StopAsyncIteration
     return await anext(pieces, None)
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
 
 
 @contextmanager

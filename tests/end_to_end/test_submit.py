@@ -5,6 +5,8 @@ import os
 import re
 import secrets
 import shutil
+import signal
+import subprocess
 import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -125,8 +127,8 @@ def test_the_cluster_runs_the_code_that_is_sent_or_its_own(
         )
         assert done.code == 0, done.err
         # the second one finds what the first has written
-        assert f'"up_to_date": {str(not is_edited).lower()}' in done.out
-        assert ("edited\n" in done.out) is is_edited
+        assert json.loads(done.out)["up_to_date"] is not is_edited
+        assert ("edited\n" in done.err) is is_edited
 
 
 def _in_order(dataset: Dataset) -> pa.Table:
@@ -139,7 +141,7 @@ def test_whoever_has_no_token_is_told_how_to_name_one(spec: Path, guarded: Clust
     for name, *arguments in (("submit", spec), ("jobs",), ("stop", "some-job")):
         done = nightjar(name, *arguments, "--address", guarded.dashboard)
         assert done.code == 2
-        assert "asks for a token, and not for the one that was found, if any; set" in done.err
+        assert "asks for a token: set RAY_AUTH_MODE=token, and RAY_AUTH_TOKEN or" in done.err
         assert "Traceback" not in done.err
 
 
@@ -154,7 +156,7 @@ def test_a_mistake_of_the_cluster_or_the_spec_is_one_sentence(
     assert "knows no job 'nobody'; `nightjar jobs --address" in unknown.err
     option = command("submit", spec, "--beside")
     assert option.code == 2
-    assert "unrecognized arguments: --beside" in option.err
+    assert "--beside: is of backfill, and this spec is of embed; leave it out" in option.err
     # nobody listens there
     away = nightjar("jobs", "--address", "http://127.0.0.1:9", environment=command.environment)
     assert away.code == 1
@@ -245,6 +247,10 @@ def test_a_job_that_is_stopped_leaves_its_account_and_is_gone_on_with(
     assert same.code == 0, same.err
     assert f"running already: {id}, on {command.url}" in same.err
     assert command.newest() == id
+    left = _interrupted("logs", id, "--follow", "--address", command.url, among=command.environment)
+    assert left.code == 1
+    assert left.err.splitlines()[-1].startswith(f"nightjar: the job goes on; `nightjar logs {id}")
+    assert "Traceback" not in left.err
     done = command("stop", id)
     assert done.code == 0, done.err
     assert f"{id} has been stopped; units that were done count" in done.out
@@ -257,11 +263,23 @@ def test_a_job_that_is_stopped_leaves_its_account_and_is_gone_on_with(
     assert "interrupted; nothing was committed" in followed.out
     again = command("submit", long_spec, "--json", *small)
     assert again.code == 0, again.err
-    report = json.loads(again.out[again.out.index("{\n") :])
+    report = json.loads(again.out)
     assert 0 < report["resumed_rows"] < report["rows"] == _MANY
     night = command("submit", long_spec, "--as", "nightly", *small)
     assert night.code == 0
     assert f"up to date: {_MANY:,} rows embedded before" in night.out
+
+
+def _interrupted(*arguments: str, among: Mapping[str, str]) -> Finished:
+    """A command at which somebody has typed Ctrl-C as soon as it said something."""
+    command = [sys.executable, "-m", "jobs.cli", *arguments]
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    with subprocess.Popen(command, env=dict(among), **pipes) as process:
+        assert process.stdout is not None
+        process.stdout.readline()
+        process.send_signal(signal.SIGINT)
+        out, err = process.communicate(timeout=60)
+    return Finished(code=process.returncode, out=out, err=err)
 
 
 def test_a_backfill_and_an_evaluation_are_submitted_too(

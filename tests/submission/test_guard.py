@@ -3,13 +3,14 @@
 import socket
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
 from threading import Thread
 from typing import Any
 
 import pytest
 
 from pipeline.errors import RunError, SpecError
-from pipeline.submission.guard import demand_guarded
+from pipeline.submission.guard import demand_guarded, wrong_token
 
 _PUBLIC, _PRIVATE = "8.8.8.8", "10.1.2.3"
 
@@ -79,3 +80,26 @@ def test_what_is_no_url_of_a_dashboard_is_refused(url: str) -> None:
 def test_a_name_that_leads_nowhere_is_told_as_such() -> None:
     with pytest.raises(RunError, match=r"no Ray answers at 'nowhere\.invalid'"):
         demand_guarded("http://nowhere.invalid:8265", insecure=False)
+
+
+@pytest.mark.parametrize(
+    ("variables", "sentence"),
+    [
+        ({}, "asks for a token: set RAY_AUTH_MODE=token, and RAY_AUTH_TOKEN or"),
+        ({"MODE": "disabled", "TOKEN": "x"}, "asks for a token: set RAY_AUTH_MODE=token"),
+        ({"MODE": "token", "TOKEN": "x"}, "another token than that of RAY_AUTH_TOKEN"),
+        ({"MODE": "token", "TOKEN_PATH": "there"}, "asks for another token than that in '"),
+        ({"MODE": "token", "TOKEN_PATH": "away"}, "RAY_AUTH_MODE is token, and there is none, in '"),
+    ],
+)
+def test_a_token_that_is_refused_is_told_by_its_cause(
+    variables: dict[str, str], sentence: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "there").write_text("a token")
+    for name in ("MODE", "TOKEN", "TOKEN_PATH"):
+        monkeypatch.delenv(f"RAY_AUTH_{name}", raising=False)
+    for name, value in variables.items():
+        monkeypatch.setenv(
+            f"RAY_AUTH_{name}", str(tmp_path / value) if name == "TOKEN_PATH" else value
+        )
+    assert sentence in wrong_token()
