@@ -116,8 +116,8 @@ def _options(arguments: Namespace, kind: str) -> list[str]:
         option = f"--{name.replace('_', '-')}"
         if kind not in _OPTIONS[name]:
             raise SpecError(
-                f"{option}: is of {' and '.join(_OPTIONS[name])}, and this spec is of {kind}; leave "
-                "it out, or say with --as what is meant"
+                f"{option}: is of {' and '.join(_OPTIONS[name])}, and this spec is of {kind}; "
+                "leave it out, or say with --as what is meant"
             )
         typed += [option] if value is True else [option, str(value)]
     return typed

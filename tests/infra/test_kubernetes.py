@@ -13,7 +13,7 @@ import pytest
 import yaml
 
 from jobs.arguments import parser
-from pipeline.spec import JobSpec
+from pipeline.index.spec import BackfillSpec, EvaluateSpec
 from pipeline.spec_file import load_spec
 from tests.infra.schemas import ROOT, documents, validate
 
@@ -138,15 +138,22 @@ def test_versions_are_those_of_the_project() -> None:
     assert set(tags) == {version}
 
 
-def test_the_spec_that_jobs_are_given_is_valid(tmp_path: Path) -> None:
-    (name, text), *others = _only("ConfigMap")["data"].items()
-    assert not others
-    (tmp_path / name).write_text(text)
-    assert isinstance(load_spec(tmp_path / name), JobSpec)
+def test_the_specs_that_pods_are_given_are_valid_and_of_one_dataset(tmp_path: Path) -> None:
+    written = {}
+    for name, text in _only("ConfigMap")["data"].items():
+        written[name] = tmp_path / name
+        written[name].write_text(text)
+    assert set(written) == {"nightly.yaml", "backfill.yaml", "evaluate.yaml"}
+    job = load_spec(written["nightly.yaml"])
+    backfill = load_spec(written["backfill.yaml"], (), BackfillSpec)
+    evaluation = load_spec(written["evaluate.yaml"], (), EvaluateSpec)
+    assert job.output.uri == backfill.dataset.uri == evaluation.dataset.uri
+    assert job.model.path == evaluation.model.path
+    assert job.storage == backfill.storage == evaluation.storage
 
 
 def test_a_run_asks_for_no_more_than_the_groups_may_have(tmp_path: Path) -> None:
-    (tmp_path / "spec.yaml").write_text(*_only("ConfigMap")["data"].values())
+    (tmp_path / "spec.yaml").write_text(_only("ConfigMap")["data"]["nightly.yaml"])
     growth = load_spec(tmp_path / "spec.yaml").compute.grows_to
     most = {"cpu": 0.0, "nvidia.com/gpu": 0.0}
     for group in _only("RayCluster")["spec"]["workerGroupSpecs"]:
@@ -155,7 +162,7 @@ def test_a_run_asks_for_no_more_than_the_groups_may_have(tmp_path: Path) -> None
                 if name in most:
                     most[name] += group["maxReplicas"] * float(amount)
     assert growth.gpus == most["nvidia.com/gpu"]
-    assert growth.cpus is not None and growth.cpus <= most["cpu"]
+    assert growth.cpus == most["cpu"]
 
 
 def test_the_jobs_command_parses_and_names_the_mounted_spec() -> None:

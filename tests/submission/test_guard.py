@@ -89,7 +89,10 @@ def test_a_name_that_leads_nowhere_is_told_as_such() -> None:
         ({"MODE": "disabled", "TOKEN": "x"}, "asks for a token: set RAY_AUTH_MODE=token"),
         ({"MODE": "token", "TOKEN": "x"}, "another token than that of RAY_AUTH_TOKEN"),
         ({"MODE": "token", "TOKEN_PATH": "there"}, "asks for another token than that in '"),
-        ({"MODE": "token", "TOKEN_PATH": "away"}, "RAY_AUTH_MODE is token, and there is none, in '"),
+        (
+            {"MODE": "token", "TOKEN_PATH": "away"},
+            "RAY_AUTH_MODE is token, and there is none",
+        ),
     ],
 )
 def test_a_token_that_is_refused_is_told_by_its_cause(
