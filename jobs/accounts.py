@@ -44,8 +44,6 @@ class Account:
     _phases: defaultdict[str, float] = field(default_factory=lambda: defaultdict(float))
     _stages: defaultdict[str, float] = field(default_factory=lambda: defaultdict(float))
     _workers: dict[str, int] = field(default_factory=dict)
-    _leave: Callable[[], None] = field(default=lambda: None)
-    """Puts it beside its dataset, as it is now."""
 
     @property
     def seconds(self) -> float:
@@ -135,36 +133,19 @@ class Account:
         """
         name = run_name(self._began)
         put_begun(folder, replace(self.run(name, job), ending=Ending.UNKNOWN))
-        self._leave = lambda: self._put(folder, self.run(name, job))
         try:
             yield
         except KeyboardInterrupt:
-            self._interrupted()
+            self.ending, self.reasons = Ending.INTERRUPTED, ("it was asked to end",)
+            self._leave(folder, self.run(name, job))
             raise
         except BaseException as error:
             self.reasons = (redact(str(error) or type(error).__name__),)
-            self._leave()
+            self._leave(folder, self.run(name, job))
             raise
-        self._leave()
+        self._leave(folder, self.run(name, job))
 
-    @contextmanager
-    def kept_first(self) -> Iterator[None]:
-        """Leave the account at once if what is done within is interrupted.
-
-        Ray that is let go of in the midst of its work may take the process along.
-        """
-        try:
-            yield
-        except KeyboardInterrupt:
-            self._interrupted()
-            raise
-
-    def _interrupted(self) -> None:
-        if self.ending is not Ending.INTERRUPTED:
-            self.ending, self.reasons = Ending.INTERRUPTED, ("it was asked to end",)
-            self._leave()
-
-    def _put(self, folder: Folder, run: Run) -> None:
+    def _leave(self, folder: Folder, run: Run) -> None:
         try:
             put_ended(folder, run)
         except OSError as error:

@@ -143,7 +143,7 @@ def devices(
             ask=partial(recipe.ask, device="auto"),
         )
         return
-    with connected(address) as found, account.kept_first():
+    with connected(address) as found:
         cluster = found.grown(spec.compute.grows_to)
         pools = choose_pools(
             plan.rows_by_adapter,

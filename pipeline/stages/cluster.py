@@ -52,7 +52,7 @@ _LOUD = ("ray", "ray.data.context", "ray.data.dataset", "ray.data.exceptions", "
 
 @contextmanager
 def connected(address: str) -> Iterator[Capacity]:
-    """A connection to Ray, closed afterwards.
+    """A connection to Ray, closed afterwards, or with the process where that is interrupted.
 
     Args:
         address: `local` to start one, `auto` for the one on this host, or `ray://host:port`.
@@ -80,8 +80,14 @@ def connected(address: str) -> Iterator[Capacity]:
             _initialise(address)
         try:
             yield capacity()
-        finally:
+        except KeyboardInterrupt:
+            # its work goes on in a thread, and Ray that is let go of in the midst of work may take
+            # the process along: it is let go of at the end, when all has been said and written
+            raise
+        except BaseException:
             ray.shutdown()
+            raise
+        ray.shutdown()
 
 
 @contextmanager

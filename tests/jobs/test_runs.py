@@ -1,8 +1,7 @@
 """Every run leaves its account beside the dataset."""
 
 import json
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +9,6 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from jobs.accounts import Account
 from jobs.cli import main
 from pipeline.folder import Folder
 from pipeline.records import Records
@@ -51,32 +49,6 @@ def test_a_run_says_what_it_did_how_long_that_took_on_what_and_what_it_cost(spec
     assert run.cost == pytest.approx(3.6 * run.device_hours)
     assert run.versions["torch"].startswith("2.")
     assert run.host
-
-
-def test_a_run_that_is_interrupted_leaves_its_account_before_ray_is_let_go_of(
-    tmp_path: Path,
-) -> None:
-    folder = Folder(str(tmp_path))
-    account = Account(command="embed", price=None)
-
-    @contextmanager
-    def ray() -> Iterator[None]:
-        try:
-            yield
-        finally:
-            # here the process may end
-            (run,) = list_runs(folder, 5)
-            seen.append((run.ending, run.reasons))
-
-    seen: list[Any] = []
-    with (
-        pytest.raises(KeyboardInterrupt),
-        account.kept(folder, "job"),
-        ray(),
-        account.kept_first(),
-    ):
-        raise KeyboardInterrupt
-    assert seen == [(Ending.INTERRUPTED, ("it was asked to end",))]
 
 
 def test_runs_are_listed_in_a_table_with_their_endings(

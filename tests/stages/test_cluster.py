@@ -2,6 +2,7 @@
 head so busy that no test can count on it."""
 
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 import pytest
@@ -65,3 +66,22 @@ def test_any_other_failure_is_told_at_once(
     with told, cluster.connected("host:6379"):
         pass
     assert len(asked) == 1
+
+
+@pytest.mark.parametrize(
+    ("raised", "is_let_go_of"),
+    [(None, True), (RunError("it fails"), True), (KeyboardInterrupt(), False)],
+)
+def test_ray_is_let_go_of_at_the_end_unless_its_work_was_interrupted(
+    raised: BaseException | None, is_let_go_of: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # a run that was interrupted still says so, and writes its account, which comes after this
+    said: list[str] = []
+    monkeypatch.setattr(cluster, "_initialise", lambda _: said.append("connected"))
+    monkeypatch.setattr(cluster, "capacity", lambda: None)
+    monkeypatch.setattr(ray, "shutdown", lambda: said.append("let go"))
+    monkeypatch.setenv("RAY_AUTH_MODE", "disabled")
+    with suppress(RunError, KeyboardInterrupt), cluster.connected("local"):
+        if raised is not None:
+            raise raised
+    assert said == ["connected"] + ["let go"] * is_let_go_of
