@@ -3,6 +3,7 @@
 Exit codes: 0 done, 1 the run failed, 2 the user's mistake.
 """
 
+import os
 import sys
 import traceback
 from collections.abc import Sequence
@@ -27,6 +28,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         )
         return 2
     parsed = parser().parse_args(typed)
+    # Ray reads it when it is imported: a thread that is still at work when a command has let go of
+    # Ray is not to connect anew
+    os.environ.setdefault("RAY_ENABLE_AUTO_CONNECT", "0")
     try:
         with ending_softly():
             COMMANDS[parsed.command](parsed)

@@ -22,8 +22,6 @@ def main(arguments: list[str]) -> int:
             file=sys.stderr,
         )
         return 2
-    # a thread that is still at work when the command has let go of Ray is not to connect anew
-    os.environ.setdefault("RAY_ENABLE_AUTO_CONNECT", "0")
     from jobs.cli import main as run
 
     # an evaluation is done by one process
