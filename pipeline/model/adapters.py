@@ -46,12 +46,17 @@ class WeightReader:
         """A base tensor by its canonical name, in its stored dtype."""
         return self._read(self._checkpoint.base[name])
 
+    def adapter(self, tensor: AdapterTensor) -> Tensor:
+        """A tensor of an adapter, in its stored dtype."""
+        return self._read(self._checkpoint.adapters[tensor])
+
     def merged(self, module: str, task: str) -> Tensor:
         """The weight of a linear with that adapter in it: float32 [out, in]."""
         weight = self.base(f"{module}.weight").float()
-        stored = self._checkpoint.adapters
-        a = self._read(stored[AdapterTensor(task=task, module=module, side="A")]).float()
-        b = self._read(stored[AdapterTensor(task=task, module=module, side="B")]).float()
+        a, b = (
+            self.adapter(AdapterTensor(task=task, module=module, side=side)).float()
+            for side in "AB"
+        )
         return weight.addmm_(b, a, alpha=self._checkpoint.lora_scale)
 
     def _read(self, stored: StoredTensor) -> Tensor:

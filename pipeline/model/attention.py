@@ -20,15 +20,14 @@ import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
-from itertools import groupby
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import scaled_dot_product_attention
 from transformers import AttentionInterface
 
 from pipeline.errors import SpecError
+from pipeline.model.runs import attend_runs, for_each_head
 
 Attend = Callable[[Tensor, Tensor, Tensor, Tensor, int, bool, float], Tensor]
 """(query [T, h, d], key [T, k, d], value [T, k, d], bounds [S + 1] int32 that start at 0 and end at
@@ -54,59 +53,6 @@ class Kernel:
         return f"nightjar_flash_{self.name}"
 
 
-@torch.library.custom_op("nightjar::attend_runs", mutates_args=())
-def _attend_runs(
-    query_Thd: Tensor,
-    key_Tkd: Tensor,
-    value_Tkd: Tensor,
-    bounds: Tensor,
-    longest: int,
-    causal: bool,
-    scale: float,
-) -> Tensor:
-    """Sequences of the same length that lie together are one batch of one call.
-
-    An operator of its own: to `torch.compile` it is one opaque node, however many runs there are.
-    """
-    if query_Thd.is_cuda:
-        # enable_gqa rules out the memory-efficient kernel there, and what is left is quadratic
-        key_Tkd, value_Tkd = _for_each_head(query_Thd, key_Tkd, value_Tkd)
-    attended_Thd = torch.empty_like(query_Thd, memory_format=torch.contiguous_format)
-    start = 0
-    for length, run in groupby(bounds.diff().tolist()):
-        count = len(list(run))
-        stop = start + count * length
-        q, k, v = (
-            t[start:stop].view(count, length, *t.shape[1:]).transpose(1, 2)
-            for t in (query_Thd, key_Tkd, value_Tkd)
-        )
-        found = scaled_dot_product_attention(
-            q, k, v, is_causal=causal, scale=scale, enable_gqa=q.shape[1] != k.shape[1]
-        )
-        attended_Thd[start:stop] = found.transpose(1, 2).flatten(0, 1)
-        start = stop
-    return attended_Thd
-
-
-@_attend_runs.register_fake
-def _shape_of_runs(
-    query_Thd: Tensor,
-    key_Tkd: Tensor,
-    value_Tkd: Tensor,
-    bounds: Tensor,
-    longest: int,
-    causal: bool,
-    scale: float,
-) -> Tensor:
-    return torch.empty_like(query_Thd, memory_format=torch.contiguous_format)
-
-
-def _for_each_head(query_Thd: Tensor, key_Tkd: Tensor, value_Tkd: Tensor) -> tuple[Tensor, Tensor]:
-    """Keys and values repeated to one for each query head, for kernels without grouped heads."""
-    groups = query_Thd.shape[1] // key_Tkd.shape[1]
-    return key_Tkd.repeat_interleave(groups, dim=1), value_Tkd.repeat_interleave(groups, dim=1)
-
-
 def _varlen() -> Attend:
     """Torch's own; older releases spell out neither grouped heads nor the number of splits."""
     from torch.nn.attention.varlen import varlen_attn
@@ -126,7 +72,7 @@ def _varlen() -> Attend:
         scale: float,
     ) -> Tensor:
         if not grouped:
-            key_Tkd, value_Tkd = _for_each_head(query_Thd, key_Tkd, value_Tkd)
+            key_Tkd, value_Tkd = for_each_head(query_Thd, key_Tkd, value_Tkd)
         attended_Thd = varlen_attn(
             query_Thd,
             key_Tkd,
@@ -271,7 +217,7 @@ def kernel_named(name: str) -> Kernel:
         "varlen": _varlen,
         "flash": lambda: _flash,
         "flex": lambda: _flex,
-        "runs": lambda: _attend_runs,
+        "runs": lambda: attend_runs,
     }
     kernel = Kernel(
         name=name,

@@ -9,9 +9,11 @@ them as one batch; the library undoes whatever order it is given.
 Legend: N image patches, M merged patches (one token each), P values of a patch.
 """
 
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
 import torch
@@ -19,8 +21,11 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn.functional import linear
 
-from pipeline.model.checkpoint import Checkpoint
+from pipeline.model.checkpoint import Settings
 from pipeline.model.images import Pixels
+
+PATCHES = "visual.patch_embed.proj.weight"
+"""The tensor of the tower's first layer, in canonical spelling."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,7 +45,7 @@ class Layout:
 class PatchGeometry:
     """How the vision tower of one checkpoint cuts an image."""
 
-    def __init__(self, checkpoint: Checkpoint, device: torch.device) -> None:
+    def __init__(self, checkpoint: Settings, device: torch.device) -> None:
         """Read the sizes; `device` is where `cut` will find the pixels."""
         vision, preprocessor = checkpoint.config["vision_config"], checkpoint.preprocessor
         self.patch, self.merge = int(vision["patch_size"]), int(vision["spatial_merge_size"])
@@ -94,11 +99,23 @@ class PatchProjection(nn.Module):
     half the work and without a convolution.
     """
 
-    def __init__(self, weight_hcfyx: Tensor, dtype: torch.dtype) -> None:
-        """Sum the stored weights, in float32, and round once."""
+    def __init__(self, vision: Mapping[str, Any]) -> None:
+        """Make it without its weights; `vision` is the checkpoint's vision_config."""
         super().__init__()
-        weight_hP = weight_hcfyx.float().sum(dim=2).flatten(1).to(dtype)
-        self.weight_hP = nn.Parameter(weight_hP, requires_grad=False)
+        values = 3 * int(vision["patch_size"]) ** 2
+        self.frames = int(vision["temporal_patch_size"])
+        self.weight_hP = nn.Parameter(torch.empty(int(vision["hidden_size"]), values))
+
+    @staticmethod
+    def folded(weight_hcfyx: Tensor) -> Tensor:
+        """What is stored, summed over the frames in float32: [width of the tower, P]."""
+        return weight_hcfyx.float().sum(dim=2).flatten(1)
+
+    def unfolded(self) -> Tensor:
+        """What is to be stored, each frame's equal share: [width of the tower, 3, frames, y, x]."""
+        side = math.isqrt(self.weight_hP.shape[1] // 3)
+        still_hcyx = self.weight_hP.view(-1, 3, side, side) / self.frames
+        return still_hcyx.unsqueeze(2).expand(-1, -1, self.frames, -1, -1)
 
     def forward(self, patches_NP: Tensor) -> Tensor:
         """[N, P] to [N, width of the tower]."""

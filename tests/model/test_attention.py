@@ -19,6 +19,7 @@ from transformers.utils.generic import is_flash_attention_requested
 from pipeline.errors import SpecError
 from pipeline.model import attention
 from pipeline.model.attention import KERNELS, choose_kernel, kernel_named
+from pipeline.model.runs import attend_runs
 
 CPU, CUDA = torch.device("cpu"), torch.device("cuda")
 ON_CPU = pytest.mark.parametrize("kernel", ["runs", "flex"])
@@ -391,3 +392,19 @@ def test_a_sequence_on_cuda_is_blind_to_what_lies_beside_it(
         tensor.mul_(-7).add_(3)
         tensor[90:220] = own
     torch.testing.assert_close(attended(kernel, case, inputs)[90:220], before, **off_by(dtype))
+
+
+@pytest.mark.parametrize("causal", [True, False])
+def test_runs_have_the_gradients_of_what_they_compute(causal: bool) -> None:
+    generator = torch.Generator().manual_seed(0)
+    bounds = torch.tensor([0, 2, 4, 7, 8], dtype=torch.int32)
+    query, key, value = (
+        torch.randn(8, heads, 4, dtype=torch.float64, generator=generator, requires_grad=True)
+        for heads in (4, 2, 2)
+    )
+
+    def attend(*inputs: torch.Tensor) -> torch.Tensor:
+        return attend_runs(*inputs, bounds, 3, causal, 0.5)
+
+    # against differences of the forward pass
+    assert torch.autograd.gradcheck(attend, (query, key, value))

@@ -203,15 +203,29 @@ def test_the_projection_is_the_stored_convolution_over_a_still_image(width: int)
         patches_NP = torch.randn(40, 3 * 14 * 14, generator=random)
         still = patches_NP.view(40, 3, 1, 14, 14).expand(-1, -1, 2, -1, -1).reshape(40, -1)
         expected = stored(still)
-        found = PatchProjection(stored.proj.weight, torch.float32)(patches_NP)
+        found = _projection(stored.proj.weight)(patches_NP)
     scale = expected.abs().max().item()
     torch.testing.assert_close(found, expected, rtol=0, atol=1e-5 * scale)
 
 
 def test_the_projection_is_summed_before_it_is_rounded() -> None:
     weight = torch.randn(8, 3, 2, 14, 14, generator=torch.Generator().manual_seed(4))
-    projection = PatchProjection(weight, torch.bfloat16)
     expected = (weight[:, :, 0] + weight[:, :, 1]).flatten(1).bfloat16()
-    assert projection.weight_hP.dtype == torch.bfloat16
-    assert not projection.weight_hP.requires_grad
-    assert torch.equal(projection.weight_hP, expected)
+    assert torch.equal(PatchProjection.folded(weight).bfloat16(), expected)
+
+
+def test_what_was_folded_is_stored_so_that_it_folds_to_the_same() -> None:
+    weight = torch.randn(8, 3, 2, 14, 14, generator=torch.Generator().manual_seed(4))
+    projection = _projection(weight)
+    with torch.no_grad():
+        projection.weight_hP.copy_(projection.weight_hP.bfloat16())
+    stored = projection.unfolded().bfloat16()
+    assert stored.shape == weight.shape
+    assert torch.equal(PatchProjection.folded(stored), projection.weight_hP)
+
+
+def _projection(weight_hcfyx: torch.Tensor) -> PatchProjection:
+    settings = {"hidden_size": len(weight_hcfyx), "patch_size": 14, "temporal_patch_size": 2}
+    projection = PatchProjection(settings)
+    projection.weight_hP = torch.nn.Parameter(PatchProjection.folded(weight_hcfyx))
+    return projection
