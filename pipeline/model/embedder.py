@@ -42,7 +42,7 @@ class Embedder:
 
         Args:
             path: a local directory, or a hub id.
-            task: one of the five public tasks.
+            task: one of the five public tasks, or `ADAPTER.query` or `ADAPTER.passage`.
             device: a torch device, or auto.
             dtype: auto, float32 or bfloat16.
             max_length: tokens a text is cut to, prefix included; None for 32768.

@@ -8,7 +8,7 @@ since the library would refuse it much later and in its own words.
 from dataclasses import dataclass
 
 from pipeline.errors import SpecError
-from pipeline.model.random_tokenizer import SMALLEST_PADDED
+from pipeline.model.new_tokenizer import SMALLEST_PADDED
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -12,8 +12,8 @@ from pipeline.benchmark.flops import FlopCounter
 from pipeline.model.checkpoint import Checkpoint, open_checkpoint
 from pipeline.model.engine import Engine
 from pipeline.model.geometry import FULL
+from pipeline.model.new_settings import model_config, preprocessor_config
 from pipeline.model.processor import PreparedItem, Processor
-from pipeline.model.random_settings import model_config, preprocessor_config
 from pipeline.model.vision import PatchGeometry
 
 CPU = torch.device("cpu")

@@ -13,9 +13,9 @@ from pipeline.errors import CheckpointError
 from pipeline.model.checkpoint import open_checkpoint
 from pipeline.model.geometry import TINY
 from pipeline.model.layout import base_shapes
+from pipeline.model.new_settings import model_config
 from pipeline.model.processor import Processor
 from pipeline.model.random_checkpoint import write_random_checkpoint
-from pipeline.model.random_settings import model_config
 
 ADAPTER_FILE = "adapters/adapter_model.safetensors"
 

@@ -25,7 +25,7 @@ from pipeline.model.layout import (
     parse_adapter_key,
     targeted_modules,
 )
-from pipeline.model.random_settings import TASK_NAMES, adapter_config, model_config
+from pipeline.model.new_settings import TASK_NAMES, adapter_config, model_config
 
 SIZES = pytest.mark.parametrize("geometry", [TINY, FULL], ids=["tiny", "full"])
 PROJECTIONS = (

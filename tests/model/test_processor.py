@@ -12,9 +12,9 @@ from tokenizers import Tokenizer
 from pipeline.errors import CheckpointError, Reason, RowError, SpecError
 from pipeline.model.checkpoint import Checkpoint, open_checkpoint
 from pipeline.model.geometry import TINY
+from pipeline.model.new_tokenizer import SPECIAL_TOKENS, special_ids
 from pipeline.model.processor import MAX_LENGTH, Processor
 from pipeline.model.random_checkpoint import write_random_checkpoint
-from pipeline.model.random_tokenizer import SPECIAL_TOKENS, special_ids
 from pipeline.tasks import TASKS
 from tests.model.parity_items import TEXTS, encoded, picture
 

@@ -15,8 +15,8 @@ from transformers import Qwen2_5_VLConfig
 from pipeline.errors import CheckpointError
 from pipeline.model.geometry import FULL, TINY
 from pipeline.model.layout import base_shapes, official_base_key
+from pipeline.model.new_settings import TASK_NAMES
 from pipeline.model.random_checkpoint import write_random_checkpoint
-from pipeline.model.random_settings import TASK_NAMES
 from pipeline.tasks import ADAPTERS
 
 
@@ -140,7 +140,7 @@ def test_config_of_the_full_geometry_has_the_official_values(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(
-        "pipeline.model.random_checkpoint._write_tensors", lambda path, shapes, seed: None
+        "pipeline.model.new_checkpoint._write_tensors", lambda path, shapes, draw: None
     )
     write_random_checkpoint(tmp_path, FULL)
     config = read_json(tmp_path / "config.json")

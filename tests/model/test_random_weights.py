@@ -7,8 +7,8 @@ import torch
 from transformers import Qwen2_5_VLForConditionalGeneration
 
 from pipeline.model.geometry import TINY
-from pipeline.model.random_settings import TASK_NAMES
-from pipeline.model.random_tokenizer import special_ids
+from pipeline.model.new_settings import TASK_NAMES
+from pipeline.model.new_tokenizer import special_ids
 
 IDS = special_ids(TINY.vocabulary)
 

@@ -11,6 +11,7 @@ then the special tokens have their official ids, and no text ever yields a fille
 """
 
 import json
+from collections.abc import Iterable
 from pathlib import Path
 from pydoc_data import topics
 
@@ -71,11 +72,20 @@ def special_ids(vocabulary: int) -> dict[str, int]:
     return {token: first + i for i, token in enumerate(SPECIAL_TOKENS)}
 
 
-def train_tokenizer(vocabulary: int) -> Tokenizer:
-    """The tokenizer, with its special tokens at the ids that `special_ids` gives."""
-    bpe = json.loads(_learn().to_str())["model"]
-    entries: dict[str, int] = bpe["vocab"]
+def train_tokenizer(vocabulary: int, texts: Iterable[str] | None = None) -> Tokenizer:
+    """The tokenizer, with its special tokens at the ids that `special_ids` gives.
+
+    Args:
+        vocabulary: rows of the embedding table, or 0 for no padding.
+        texts: to learn from, as many merges as the vocabulary has room for; by default Python's
+            help texts, and 2,000.
+    """
     first_special = special_ids(vocabulary)[SPECIAL_TOKENS[0]]
+    learnt = (
+        _learn(_help_texts(), LEARNT_ENTRIES) if texts is None else _learn(texts, first_special)
+    )
+    bpe = json.loads(learnt.to_str())["model"]
+    entries: dict[str, int] = bpe["vocab"]
     entries |= {f"filler_{i}": i for i in range(len(entries), first_special)}
     merges = [(left, right) for left, right in bpe["merges"]]
     tokenizer = _around(models.BPE(vocab=entries, merges=merges))
@@ -88,9 +98,10 @@ def train_tokenizer(vocabulary: int) -> Tokenizer:
     return tokenizer
 
 
-def write_tokenizer(directory: Path, vocabulary: int) -> None:
+def write_tokenizer(directory: Path, tokenizer: Tokenizer) -> None:
     """Write `tokenizer.json` and `tokenizer_config.json`."""
-    train_tokenizer(vocabulary).save(str(directory / "tokenizer.json"))
+    tokenizer.save(str(directory / "tokenizer.json"))
+    ids = {str(tokenizer.token_to_id(token)): token for token in SPECIAL_TOKENS}
     flags = {
         "lstrip": False,
         "normalized": False,
@@ -102,7 +113,7 @@ def write_tokenizer(directory: Path, vocabulary: int) -> None:
         "add_bos_token": False,
         "add_prefix_space": False,
         "added_tokens_decoder": {
-            str(i): {"content": token, **flags} for token, i in special_ids(vocabulary).items()
+            number: {"content": token, **flags} for number, token in ids.items()
         },
         "additional_special_tokens": list(SPECIAL_TOKENS[1:]),
         "bos_token": None,
@@ -118,17 +129,21 @@ def write_tokenizer(directory: Path, vocabulary: int) -> None:
     (directory / "tokenizer_config.json").write_text(json.dumps(config, indent=2) + "\n")
 
 
-def _learn() -> Tokenizer:
-    """Learn the merges; exactly LEARNT_ENTRIES entries."""
+def _learn(texts: Iterable[str], entries: int) -> Tokenizer:
+    """Learn the merges; as many entries as are asked for, bytes included, where texts have them."""
     tokenizer = _around(models.BPE())
     trainer = trainers.BpeTrainer(
-        vocab_size=LEARNT_ENTRIES,
+        vocab_size=entries,
         initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
         show_progress=False,
     )
-    text = "\n".join(topics.topics[key] for key in sorted(topics.topics))
-    tokenizer.train_from_iterator(text[:_TRAINING_CHARACTERS].splitlines(keepends=True), trainer)
+    tokenizer.train_from_iterator(texts, trainer)
     return tokenizer
+
+
+def _help_texts() -> list[str]:
+    text = "\n".join(topics.topics[key] for key in sorted(topics.topics))
+    return text[:_TRAINING_CHARACTERS].splitlines(keepends=True)
 
 
 def _around(model: models.Model) -> Tokenizer:

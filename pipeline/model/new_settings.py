@@ -8,7 +8,7 @@ and shapes of the tensors follow from these settings, by `layout`.
 from typing import Any
 
 from pipeline.model.geometry import Geometry
-from pipeline.model.random_tokenizer import special_ids, vocabulary_rows
+from pipeline.model.new_tokenizer import special_ids, vocabulary_rows
 
 TASK_NAMES = ("retrieval", "text-matching", "code")
 """The adapters, in the order of the official config.json."""

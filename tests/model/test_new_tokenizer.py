@@ -7,8 +7,8 @@ from tokenizers import Tokenizer
 from transformers import Qwen2Tokenizer
 
 from pipeline.model.geometry import TINY
-from pipeline.model.random_settings import model_config
-from pipeline.model.random_tokenizer import (
+from pipeline.model.new_settings import model_config
+from pipeline.model.new_tokenizer import (
     SPECIAL_TOKENS,
     special_ids,
     train_tokenizer,
@@ -21,7 +21,7 @@ IDS = special_ids(TINY.vocabulary)
 @pytest.fixture(scope="module")
 def directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
     directory = tmp_path_factory.mktemp("tokenizer")
-    write_tokenizer(directory, TINY.vocabulary)
+    write_tokenizer(directory, train_tokenizer(TINY.vocabulary))
     return directory
 
 
