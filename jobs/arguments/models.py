@@ -2,13 +2,17 @@
 
 import argparse
 
-from jobs.arguments.kinds import Commands, above_zero, positive
+from jobs.arguments.kinds import Commands, above_zero, add_overrides, positive
 
 
 def add(commands: Commands) -> None:
     """Add the commands."""
     _add_benchmark(commands)
     _add_checkpoint(commands)
+    train = commands.add_parser("train", help="have a backbone or an adapter learn from pairs")
+    train.add_argument("spec", metavar="SPEC")
+    add_overrides(train, "steps=100")
+    train.set_defaults(command="train")
     schema = commands.add_parser("schema", help="print the JSON Schema of a job spec")
     schema.set_defaults(command="schema")
 

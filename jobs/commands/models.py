@@ -37,6 +37,14 @@ def _checkpoint_verify(arguments: argparse.Namespace) -> None:
     verify(arguments.directory)
 
 
+def _train(arguments: argparse.Namespace) -> None:
+    from jobs.train import run
+    from pipeline.spec_file import load_spec
+    from pipeline.training.spec import TrainSpec
+
+    run(load_spec(arguments.spec, arguments.overrides, TrainSpec))
+
+
 def _corpus(arguments: argparse.Namespace) -> None:
     from jobs.corpus import run
 
@@ -49,5 +57,6 @@ COMMANDS: dict[str, Command] = {
     "checkpoint_tiny": _checkpoint_tiny,
     "checkpoint_full": _checkpoint_full,
     "checkpoint_verify": _checkpoint_verify,
+    "train": _train,
     "corpus": _corpus,
 }

@@ -1,0 +1,105 @@
+"""`nightjar train`: a backbone or an adapter learns from pairs; a new checkpoint comes of it."""
+
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import torch
+
+from jobs.printed import printed
+from pipeline.model.checkpoint import Checkpoint
+from pipeline.stages.opened import open_model
+from pipeline.storage import use_stores
+from pipeline.training.fresh import geometry_of, write_fresh
+from pipeline.training.held_out import Found
+from pipeline.training.loop import Step, Training
+from pipeline.training.pairs import Pairs, read_pairs
+from pipeline.training.spec import FreshSpec, TrainSpec
+from pipeline.training.written import demand_new
+
+_TOLD_EVERY = 10.0
+_EXAMPLES = 5
+
+
+def run(spec: TrainSpec) -> None:
+    """The command.
+
+    Raises:
+        SpecError: the spec does not fit the pairs, the checkpoint or an earlier state.
+        SourceError: pairs cannot be read.
+        CheckpointError: the checkpoint cannot.
+        OutputError: the output is there already.
+    """
+    use_stores(spec.storage)
+    demand_new(Path(spec.output.path))
+    if isinstance(spec.model, FreshSpec):
+        geometry_of(spec.model)
+    if spec.compute.threads is not None:
+        torch.set_num_threads(spec.compute.threads)
+    pairs = [read_pairs(entry) for entry in spec.pairs]
+    _tell_of(pairs)
+    began = time.monotonic()
+    with _beginning(spec, pairs) as checkpoint:
+        training = Training(
+            spec=spec, checkpoint=checkpoint, pairs=pairs, target=Path(spec.output.path)
+        )
+        training.run(_Shown(spec).show)
+    what = "backbone and both heads" if spec.adapter is None else f"adapter {spec.adapter.name}"
+    print(f"{what} trained in {time.monotonic() - began:,.0f} s: {spec.output.path}")
+
+
+@contextmanager
+def _beginning(spec: TrainSpec, pairs: Sequence[Pairs]) -> Iterator[Checkpoint]:
+    """The checkpoint that a training begins from; a fresh one is gone afterwards."""
+    if not isinstance(spec.model, FreshSpec):
+        yield open_model(spec.model)
+        return
+    with tempfile.TemporaryDirectory(prefix="nightjar-") as scratch:
+        directory = Path(scratch) / "fresh"
+        texts = (text for some in pairs for text in some.texts())
+        write_fresh(directory, spec.model, texts, seed=spec.seed)
+        yield open_model(str(directory))
+
+
+def _tell_of(pairs: Sequence[Pairs]) -> None:
+    for some in pairs:
+        wrong = some.set_aside
+        more = f", {len(wrong):,} set aside" if wrong else ""
+        print(f"{some.spec.uri}: {len(some):,} pairs{more}", file=sys.stderr)
+        for one in wrong[:_EXAMPLES]:
+            print(printed(f"  {one.uri} row {one.row}: {one.reason}"), file=sys.stderr)
+
+
+class _Shown:
+    """The steps of a training, told now and then, and every look at what was held out."""
+
+    def __init__(self, spec: TrainSpec) -> None:
+        self._spec, self._told = spec, 0.0
+        self._began, self._first = time.monotonic(), 0
+
+    def show(self, step: Step) -> None:
+        """Tell of a step, if it is time to."""
+        now = time.monotonic()
+        self._first = self._first or step.step
+        if now - self._told >= _TOLD_EVERY or step.step == step.steps:
+            self._told = now
+            each = (now - self._began) / (step.step - self._first + 1)
+            parts = ", ".join(f"{name} {value:.3f}" for name, value in step.parts.items())
+            print(
+                f"step {step.step:,} of {step.steps:,}: loss {step.loss:.3f} ({parts}), "
+                f"{step.tokens / step.seconds:,.0f} tokens/s, "
+                f"{each * (step.steps - step.step):,.0f} s left",
+                file=sys.stderr,
+            )
+        for entry, found in zip(self._spec.pairs, step.found, strict=False):
+            print(f"  held out of {entry.uri}: {_told(found)}", file=sys.stderr)
+
+
+def _told(found: Found) -> str:
+    return (
+        f"nDCG@10 {found.single:.3f} single, {found.multi:.3f} multi "
+        f"({found.queries:,} queries of as many answers)"
+    )

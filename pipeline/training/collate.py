@@ -1,0 +1,112 @@
+"""Collate: the items of a batch of pairs, ready for the network, and who answers whom.
+
+Items are the queries, then what answers each of them, then all hard negatives. A candidate that is
+the same as what answers a query, or that answers the same question elsewhere in the batch, is no
+negative of that query: a corpus repeats itself, and to push equal things apart teaches nothing.
+
+Legend: Q queries, P candidates.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline.errors import RowError
+from pipeline.model.processor import PreparedItem, Processor
+from pipeline.tasks import PREFIXES, Task
+from pipeline.training.pairs import Pair
+from pipeline.training.spec import Prompt
+
+
+@dataclass(frozen=True, kw_only=True)
+class Batch:
+    """Some pairs, ready for the network."""
+
+    items: tuple[PreparedItem, ...]
+    """Q queries and P candidates: their answers in the same order, then hard negatives."""
+    queries: int
+    """Q."""
+    passed_over_QP: NDArray[np.bool_]
+    """Which candidates are no negatives of a query."""
+    grades_Q: NDArray[np.float64]
+    """How close a query and its answer are; NaN where nobody has said so."""
+
+    @property
+    def tokens(self) -> int:
+        """Of all items."""
+        return sum(len(item.token_ids) for item in self.items)
+
+
+class Collator:
+    """Makes batches for one checkpoint."""
+
+    def __init__(self, processor: Processor) -> None:
+        """Take what prepares items."""
+        self._processor = processor
+
+    def batch(self, pairs: Sequence[Pair]) -> Batch:
+        """A batch of pairs; a pair that cannot be prepared is left out.
+
+        Raises:
+            RowError: none can.
+        """
+        kept: list[Pair] = []
+        queries: list[PreparedItem] = []
+        answers: list[PreparedItem] = []
+        fault: RowError | None = None
+        for pair in pairs:
+            try:
+                query, answer = self.query(pair), self.answer(pair)
+            except RowError as error:
+                fault = error
+                continue
+            kept.append(pair)
+            queries.append(query)
+            answers.append(answer)
+        if not kept and fault is not None:
+            raise fault
+        negatives = [(text, pair.prompts[1]) for pair in kept for text in pair.negatives]
+        more = [self._text(text, prompt) for text, prompt in negatives]
+        contents = [*(pair.answer for pair in kept), *(text for text, _ in negatives)]
+        return Batch(
+            items=(*queries, *answers, *more),
+            queries=len(kept),
+            passed_over_QP=_passed_over(kept, contents),
+            grades_Q=np.array([np.nan if p.grade is None else p.grade for p in kept]),
+        )
+
+    def query(self, pair: Pair) -> PreparedItem:
+        """Of a pair.
+
+        Raises:
+            RowError: it cannot be prepared.
+        """
+        return self._text(pair.query, pair.prompts[0])
+
+    def answer(self, pair: Pair) -> PreparedItem:
+        """Of a pair, a text or an image.
+
+        Raises:
+            RowError: it cannot be prepared.
+        """
+        if pair.image is not None:
+            return self._processor.image(pair.image)
+        assert pair.text is not None
+        return self._text(pair.text, pair.prompts[1])
+
+    def _text(self, text: str, prompt: Prompt) -> PreparedItem:
+        return self._processor.text(text, Task(name=prompt, adapter="", prefix=PREFIXES[prompt]))
+
+
+def _passed_over(pairs: Sequence[Pair], contents: Sequence[str | bytes]) -> NDArray[np.bool_]:
+    """[Q, P]: the same as the answer, or the answer of the same question; never the own answer."""
+    _, content_P = np.unique([hash(content) for content in contents], return_inverse=True)
+    _, question_Q = np.unique([hash(pair.query) for pair in pairs], return_inverse=True)
+    queries = len(pairs)
+    same_QP: NDArray[np.bool_] = content_P[:queries, None] == content_P[None, :]
+    # hard negatives answer no question
+    same_QP[:, :queries] |= question_Q[:, None] == question_Q[None, :]
+    np.fill_diagonal(same_QP[:, :queries], False)
+    return same_QP

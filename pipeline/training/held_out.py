@@ -1,0 +1,69 @@
+"""Held out: how well the model finds what it was never trained on, while it is trained.
+
+Each held-out query of an entry of pairs is asked of all held-out answers of that entry, by single
+vectors and by multi-vectors; what counts is nDCG@10, with every equal answer relevant.
+
+Legend: Q queries, P answers.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from pipeline.ranking import ndcg
+from pipeline.training.collate import Batch
+from pipeline.training.learner import Learner
+from pipeline.training.losses import MultiVectors, late_scores
+
+_MOST = 10
+_AT_ONCE = 64
+"""Queries whose scores are held at a time."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Found:
+    """How well the answers of one entry of pairs are found."""
+
+    queries: int
+    """How many were asked, of as many answers."""
+    single: float
+    """nDCG@10 by single vectors of the full size."""
+    multi: float
+    """nDCG@10 by multi-vectors."""
+
+
+def look(learner: Learner, batch: Batch) -> Found:
+    """Ask the queries of a batch of all its answers."""
+    vectors = learner.embed(batch.items)
+    q = batch.queries
+    singles_QP = vectors.singles_BH[:q] @ vectors.singles_BH[q : 2 * q].T
+    multi = vectors.multi
+    answers = MultiVectors(
+        vectors_BTD=multi.vectors_BTD[q : 2 * q], lengths_B=multi.lengths_B[q : 2 * q]
+    )
+    parts = []
+    with torch.no_grad():
+        for first in range(0, q, _AT_ONCE):
+            chosen = slice(first, min(first + _AT_ONCE, q))
+            lengths_B = multi.lengths_B[chosen]
+            asked = MultiVectors(
+                vectors_BTD=multi.vectors_BTD[chosen, : int(lengths_B.max())], lengths_B=lengths_B
+            )
+            parts.append(late_scores(asked, answers))
+    relevant_QP = batch.passed_over_QP[:, :q] | np.eye(q, dtype=bool)
+    return Found(
+        queries=q,
+        single=_mean_ndcg(singles_QP.cpu().numpy(), relevant_QP),
+        multi=_mean_ndcg(torch.cat(parts).cpu().numpy(), relevant_QP),
+    )
+
+
+def _mean_ndcg(scores_QP: NDArray[np.float32], relevant_QP: NDArray[np.bool_]) -> float:
+    values = []
+    for scores_P, relevant_P in zip(scores_QP, relevant_QP, strict=True):
+        best = np.argsort(-scores_P, kind="stable")[:_MOST]
+        grades = {str(number): 1.0 for number in np.flatnonzero(relevant_P)}
+        values.append(ndcg([str(number) for number in best], grades, _MOST))
+    return float(np.mean(values))

@@ -1,0 +1,203 @@
+"""Loop: step after step, with a look at what was held out, and a state that survives a kill."""
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from pipeline.errors import SpecError
+from pipeline.model.checkpoint import Checkpoint
+from pipeline.model.device import pick_device
+from pipeline.model.processor import Processor
+from pipeline.training.adapters import lora_config
+from pipeline.training.batches import Batches
+from pipeline.training.collate import Batch, Collator
+from pipeline.training.held_out import Found, look
+from pipeline.training.kept import Kept
+from pipeline.training.learner import Learner, Vectors
+from pipeline.training.objective import Objective
+from pipeline.training.optimizer import Optimizer
+from pipeline.training.pairs import Pair, Pairs
+from pipeline.training.spec import TrainSpec
+from pipeline.training.written import demand_new, write_adapter, write_backbone
+
+
+@dataclass(frozen=True, kw_only=True)
+class Step:
+    """What a step came to."""
+
+    step: int
+    """Counted from 1."""
+    steps: int
+    """Of the whole training."""
+    loss: float
+    """The sum of its parts."""
+    parts: Mapping[str, float]
+    """Each with its weight."""
+    rate: float
+    """The learning rate."""
+    norm: float
+    """Of all gradients, before they were bounded."""
+    tokens: int
+    """Of the batch."""
+    seconds: float
+    """For which it took."""
+    found: tuple[Found, ...] = ()
+    """How well held-out pairs are found after it, by entry of pairs; empty where nobody looked."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Training:
+    """Everything a training is made of; `run` does it."""
+
+    spec: TrainSpec
+    """What is wanted."""
+    checkpoint: Checkpoint
+    """From which it begins."""
+    pairs: Sequence[Pairs]
+    """Of each entry of the spec."""
+    target: Path
+    """Where the checkpoint goes."""
+
+    def run(self, show: Callable[[Step], None]) -> None:
+        """Train, and write the checkpoint.
+
+        Args:
+            show: told of every step.
+
+        Raises:
+            SpecError: nothing is left to train on, or a state of another training is there.
+            OutputError: the target is there already.
+        """
+        demand_new(self.target)
+        spec = self.spec
+        torch.manual_seed(spec.seed)
+        learner = self._learner()
+        optimizer = Optimizer(spec.optimizer, learner.learning, spec.steps)
+        kept = Kept(
+            folder=self.target.with_name(f"{self.target.name}.training"), identity=self._identity()
+        )
+        begun = kept.load(learner.learning, optimizer.adamw)
+        held_out = self._held_out()
+        for step in range(begun, spec.steps):
+            done = self._step(step, learner, optimizer)
+            is_last = step + 1 == spec.steps
+            if spec.held_out and (is_last or (step + 1) % spec.held_out.every == 0):
+                done = replace(done, found=tuple(look(learner, batch) for batch in held_out))
+            if not is_last and (step + 1) % spec.output.keep_every == 0:
+                kept.save(step + 1, learner.learning, optimizer.adamw)
+            show(done)
+        self._write(learner)
+        kept.remove()
+
+    def _learner(self) -> Learner:
+        spec, device = self.spec, pick_device(self.spec.compute.device)
+        learner = Learner(self.checkpoint, device, spec.batch.tokens)
+        if spec.adapter is None:
+            learner.learn_all()
+        else:
+            learner.learn_adapter(spec.adapter.name, lora_config(self.checkpoint, spec.adapter))
+        return learner
+
+    def _step(self, step: int, learner: Learner, optimizer: Optimizer) -> Step:
+        began = time.monotonic()
+        # dropout, if any, is that of the step, whenever it is made
+        torch.manual_seed(hash((self.spec.seed, step)))
+        batch = self._collator.batch(self._chosen(step))
+        parts: dict[str, float] = {}
+
+        def loss(vectors: Vectors) -> Tensor:
+            found = self._objective(vectors, batch)
+            parts.update({name: part.item() for name, part in found.items()})
+            return torch.stack(list(found.values())).sum()
+
+        value = learner.step(batch.items, loss)
+        norm = optimizer.step(step)
+        return Step(
+            step=step + 1,
+            steps=self.spec.steps,
+            loss=value,
+            parts=parts,
+            rate=optimizer.rate(step),
+            norm=norm,
+            tokens=batch.tokens,
+            seconds=time.monotonic() - began,
+        )
+
+    def _chosen(self, step: int) -> list[Pair]:
+        """The pairs of a step."""
+        return [
+            self.pairs[source][int(self._trained_on[source][number])]
+            for source, numbers in self._batches.of(step)
+            for number in numbers
+        ]
+
+    @cached_property
+    def _share(self) -> float:
+        return 0.0 if self.spec.held_out is None else self.spec.held_out.share
+
+    @cached_property
+    def _trained_on(self) -> list[NDArray[np.int64]]:
+        """Of each entry, the numbers of the pairs that are not held out."""
+        found = [pairs.trained_on(self._share) for pairs in self.pairs]
+        for entry, numbers in zip(self.spec.pairs, found, strict=True):
+            if not len(numbers):
+                raise SpecError(f"pairs.uri: {entry.uri!r} leaves no pair to train on")
+        return found
+
+    @cached_property
+    def _batches(self) -> Batches:
+        spec = self.spec
+        return Batches(
+            seed=spec.seed,
+            steps=spec.steps,
+            pairs=spec.batch.pairs,
+            sources=spec.batch.sources,
+            sizes=tuple(len(numbers) for numbers in self._trained_on),
+            weights=tuple(entry.weight for entry in spec.pairs),
+        )
+
+    def _held_out(self) -> list[Batch]:
+        """The held-out pairs of each entry that has some, ready to be asked."""
+        if self.spec.held_out is None:
+            return []
+        found = []
+        for pairs in self.pairs:
+            numbers = pairs.held_out(self._share)[: self.spec.held_out.most]
+            if len(numbers):
+                found.append(self._collator.batch([pairs[int(number)] for number in numbers]))
+        return found
+
+    @cached_property
+    def _collator(self) -> Collator:
+        batch = self.spec.batch
+        return Collator(
+            Processor(self.checkpoint, max_length=batch.max_length, max_pixels=batch.max_pixels)
+        )
+
+    @cached_property
+    def _objective(self) -> Objective:
+        wanted = self.spec.loss.dims or self.checkpoint.matryoshka_dims
+        dims = {self.checkpoint.demand_dim(dim, "loss.dims") for dim in wanted}
+        return Objective(spec=self.spec.loss, dims=tuple(sorted(dims)))
+
+    def _identity(self) -> dict[str, object]:
+        """What makes this training another one than its neighbours'."""
+        passing = {"storage", "output", "compute"}
+        return {
+            "spec": self.spec.model_dump(mode="json", exclude=passing),
+            "checkpoint": self.checkpoint.fingerprint,
+            "pairs": [len(pairs) for pairs in self.pairs],
+        }
+
+    def _write(self, learner: Learner) -> None:
+        if self.spec.adapter is None:
+            write_backbone(learner, self.target, self.spec.seed)
+        else:
+            write_adapter(learner, self.spec.adapter.name, self.target)

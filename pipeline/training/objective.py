@@ -1,0 +1,88 @@
+"""Objective: one number to be made small, of the vectors of a batch.
+
+Pairs that nobody has graded: InfoNCE on single vectors, as the mean over all their sizes
+(Matryoshka, arXiv 2205.13147), and on late-interaction scores, and the divergence of the two.
+Graded ones: CoSENT on both kinds of scores. See `losses` for each.
+
+Legend: Q queries, P candidates.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from pipeline.training.collate import Batch
+from pipeline.training.learner import Vectors
+from pipeline.training.losses import (
+    MultiVectors,
+    cosent,
+    divergence,
+    info_nce,
+    late_scores,
+    single_scores,
+)
+from pipeline.training.spec import LossSpec
+
+
+@dataclass(frozen=True, kw_only=True)
+class Objective:
+    """What a training makes small."""
+
+    spec: LossSpec
+    """The weights of its parts."""
+    dims: tuple[int, ...]
+    """Sizes of single vectors, ascending."""
+
+    def __call__(self, vectors: Vectors, batch: Batch) -> dict[str, Tensor]:
+        """The parts of the loss, each with its weight; their sum is the loss."""
+        device = vectors.singles_BH.device
+        passed_over_QP = torch.from_numpy(batch.passed_over_QP).to(device)
+        singles = [
+            single_scores(
+                vectors.singles_BH[: batch.queries], vectors.singles_BH[batch.queries :], dim
+            )
+            for dim in self.dims
+        ]
+        queries, candidates = _split(vectors.multi, batch.queries)
+        # whoever does without late interaction need not pay for it
+        late = late_scores(queries, candidates) if self.spec.late or self.spec.tie else None
+        is_graded = np.isfinite(batch.grades_Q)
+        parts: dict[str, Tensor] = {}
+        if not is_graded.all():
+            rows = torch.from_numpy(np.flatnonzero(~is_graded)).to(device)
+            parts |= self._contrasted(singles, late, rows, passed_over_QP)
+        if is_graded.any() and self.spec.graded:
+            rows = torch.from_numpy(np.flatnonzero(is_graded)).to(device)
+            grades = torch.from_numpy(batch.grades_Q[is_graded]).to(device)
+            kinds = singles if late is None else [*singles, late]
+            ranked = [
+                cosent(scores.diagonal()[rows], grades, self.spec.temperature) for scores in kinds
+            ]
+            parts["graded"] = self.spec.graded * torch.stack(ranked).mean()
+        return parts
+
+    def _contrasted(
+        self, singles: list[Tensor], late: Tensor | None, rows: Tensor, passed_over_QP: Tensor
+    ) -> dict[str, Tensor]:
+        temperature, over = self.spec.temperature, passed_over_QP
+        each = torch.stack([info_nce(scores, temperature, over, rows) for scores in singles])
+        parts = {"single": self.spec.single * each.mean()}
+        if late is not None:
+            parts["late"] = self.spec.late * info_nce(late, temperature, over, rows)
+            tied = divergence(singles[-1][rows], late[rows], temperature, over[rows])
+            parts["tie"] = self.spec.tie * tied
+        return parts
+
+
+def _split(multi: MultiVectors, queries: int) -> tuple[MultiVectors, MultiVectors]:
+    """Those of the queries and those of the candidates, each no longer than its longest."""
+    parts = []
+    for chosen in (slice(None, queries), slice(queries, None)):
+        lengths_B = multi.lengths_B[chosen]
+        longest = int(lengths_B.max())
+        parts.append(
+            MultiVectors(vectors_BTD=multi.vectors_BTD[chosen, :longest], lengths_B=lengths_B)
+        )
+    return parts[0], parts[1]
