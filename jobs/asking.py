@@ -16,7 +16,7 @@ from pipeline.folder import Folder
 from pipeline.job_file import kept_job
 from pipeline.spec import JobSpec
 from pipeline.stores import StoreSpec
-from pipeline.tasks import ADAPTERS, TASKS, Task, task_named
+from pipeline.tasks import ADAPTERS, Task, task_named, tasks_of
 
 if TYPE_CHECKING:
     from pipeline.model.engine import Engine
@@ -171,9 +171,7 @@ def asking_task(task: str | None, adapters: Sequence[str]) -> Task:
     """
     there = dict.fromkeys(adapters or ADAPTERS)
     if task is None:
-        adapter = next(name for name in ADAPTERS if name in there)
-        # a query's side where there are two, which comes first
-        return next(one for one in TASKS.values() if one.adapter == adapter)
+        return tasks_of(next((name for name in ADAPTERS if name in there), next(iter(there))))[0]
     named = task_named(task, "--task")
     if named.adapter not in there:
         raise SpecError(

@@ -23,7 +23,7 @@ from pipeline.index.evaluate import Questions, evaluate
 from pipeline.index.rows import Snapshot
 from pipeline.index.spec import EvaluateSpec
 from pipeline.storage import use_stores
-from pipeline.tasks import TASKS
+from pipeline.tasks import task_named
 
 RESULT, CHART = "evaluation.json", "evaluation.png"
 _PROBE = "evaluation.probe"
@@ -66,7 +66,7 @@ def evaluation_of(spec: EvaluateSpec, out: Folder) -> Evaluation:
     """
     asked = read_asked(spec)
     dataset = open_dataset(spec.dataset.uri, spec.dataset.version)
-    task = TASKS[spec.queries.task]
+    task = task_named(spec.queries.task)
     documents = documents_of(Snapshot.of(dataset), task)
     # ids that are made up, of the number of a row, are nobody's
     has_ids = spec.qrels is not None or spec.queries.id is not None

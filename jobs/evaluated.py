@@ -15,7 +15,7 @@ from pipeline.index.coverage import Coverage
 from pipeline.index.evaluate import MEASURES, Measured, Result
 from pipeline.index.spec import EvaluateSpec
 from pipeline.software import installed
-from pipeline.tasks import TASKS, answering
+from pipeline.tasks import answering, task_named
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,7 +44,8 @@ class Evaluation:
         """What was asked of what."""
         return (
             f"{self.coverage.queries:,} queries of {self.spec.queries.task} on {self.documents:,} "
-            f"documents of {answering(TASKS[self.spec.queries.task]).name}, version {self.version}"
+            f"documents of {answering(task_named(self.spec.queries.task)).name}, "
+            f"version {self.version}"
         )
 
     def as_record(self) -> dict[str, Any]:

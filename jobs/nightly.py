@@ -32,7 +32,7 @@ from pipeline.report import RunReport
 from pipeline.schema import largest_single
 from pipeline.spec import JobSpec
 from pipeline.stages.opened import open_model
-from pipeline.tasks import TASKS
+from pipeline.tasks import task_named
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -218,11 +218,11 @@ def queries_of(job: CheckedJob) -> list[Query]:
         )
     queries = read_queries(uri)
     checkpoint = open_model(job.spec.model.path)
-    checkpoint.demand_adapters({TASKS[query.task].adapter for query in queries})
+    checkpoint.demand_adapters({task_named(query.task).adapter for query in queries})
     processor = Processor(checkpoint, max_length=job.spec.model.max_length)
     for query in queries:
         try:
-            processor.text(query.text, TASKS[query.task])
+            processor.text(query.text, task_named(query.task))
         except RowError as error:
             # not after everything was embedded
             raise SpecError(f"{KEY}: {uri!r}, {query.text!r}: {error}") from error

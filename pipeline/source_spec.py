@@ -1,7 +1,7 @@
 """The source of a job spec: where the rows are, and which columns are what."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Discriminator, Field, Tag
@@ -10,7 +10,16 @@ from pydantic_core import PydanticCustomError
 
 from pipeline.section import Section
 from pipeline.stores import has_password
-from pipeline.tasks import TASKS
+from pipeline.tasks import (
+    ADAPTER_PATTERN,
+    ADAPTERS,
+    EXPECTED,
+    TASKS,
+    Task,
+    find_task,
+    task_named,
+    tasks_of,
+)
 from pipeline.web import HOST_PATTERN
 
 
@@ -26,10 +35,43 @@ PlainUri = Annotated[str, Field(min_length=1), AfterValidator(_without_password)
 """A URL or path that shows no password."""
 
 
+def _task(name: str) -> str:
+    if find_task(name) is None:
+        sentence = "{name} is not a task; expected {expected}"
+        raise PydanticCustomError("field", sentence, {"name": repr(name), "expected": EXPECTED})
+    return name
+
+
+TaskName = Annotated[str, AfterValidator(_task)]
+"""The name of a task, one's own included."""
+AdapterName = Annotated[str, Field(pattern=f"^{ADAPTER_PATTERN}$")]
+
+
 class TaskColumn(Section):
     """Each row names its own task."""
 
     column: str = Field(description="the name of the column that holds each row's task")
+    adapters: list[AdapterName] = Field(
+        [], description="a list of adapters of your own, whose tasks rows may name too"
+    )
+
+
+class OwnTask(Section):
+    """The task of an adapter that somebody has trained."""
+
+    adapter: AdapterName = Field(description="its name in the checkpoint, in lower case")
+    prompt: Literal["query", "passage"] = Field(description="query or passage")
+
+    @property
+    def name(self) -> str:
+        """As rows have it."""
+        return f"{self.adapter}.{self.prompt}"
+
+    @validate_model(mode="after")
+    def _is_task(self) -> "OwnTask":
+        if find_task(self.name) is None:
+            raise ValueError(f"prompt: {self.prompt}, but {self.adapter} has none; write its name")
+        return self
 
 
 def one_or_many(value: object) -> str:
@@ -38,6 +80,8 @@ def one_or_many(value: object) -> str:
 
 
 def _name_or_column(value: object) -> str:
+    if isinstance(value, OwnTask) or (isinstance(value, dict) and "adapter" in value):
+        return "own"
     return "column" if isinstance(value, dict | TaskColumn) else "name"
 
 
@@ -46,7 +90,9 @@ Uris = Annotated[
     Discriminator(one_or_many),
 ]
 TaskChoice = Annotated[
-    Annotated[Literal[*TASKS], Tag("name")] | Annotated[TaskColumn, Tag("column")],  # type: ignore[valid-type]
+    Annotated[Literal[*TASKS], Tag("name")]  # type: ignore[valid-type]
+    | Annotated[TaskColumn, Tag("column")]
+    | Annotated[OwnTask, Tag("own")],
     Discriminator(_name_or_column),
 ]
 
@@ -69,7 +115,10 @@ class SourceSpec(Section):
         description="a list of host names, in lower case, from which images at http(s) URLs are "
         "fetched",
     )
-    task: TaskChoice = Field(description=f"one of {', '.join(TASKS)}, or {{column: name}}")
+    task: TaskChoice = Field(
+        description=f"one of {', '.join(TASKS)}, {{column: name}}, or {{adapter: name, prompt: "
+        "query or passage}"
+    )
     keep: list[str] = Field([], description="a list of columns to carry to the output")
     on_bad_file: Literal["fail", "skip"] = Field(
         "fail", description="fail or skip: what to do about a shard that cannot be read at all"
@@ -97,6 +146,36 @@ class SourceSpec(Section):
     def task_column(self) -> str | None:
         """The routing column, when each row names its own task."""
         return self.task.column if isinstance(self.task, TaskColumn) else None
+
+    @property
+    def task_name(self) -> str | None:
+        """The task of all rows, unless each row names its own."""
+        if isinstance(self.task, TaskColumn):
+            return None
+        return self.task.name if isinstance(self.task, OwnTask) else str(self.task)
+
+    @property
+    def tasks(self) -> Mapping[str, Task]:
+        """The tasks that its rows may have, by name."""
+        if self.task_name is not None:
+            return {self.task_name: task_named(self.task_name)}
+        assert isinstance(self.task, TaskColumn)
+        own = [task for adapter in self.task.adapters for task in tasks_of(adapter)]
+        return TASKS | {task.name: task for task in own}
+
+    def known(self, tasks: Iterable[str | None]) -> list[str | None]:
+        """The tasks of rows, None for those that are none of the source's."""
+        there = self.tasks
+        return [task if task in there else None for task in tasks]
+
+    def adapter_of(self, task: str | None) -> str:
+        """The adapter whose pool takes a row of that task.
+
+        A row whose task is none of the source's goes along with the first adapter's, to be
+        quarantined there.
+        """
+        found = self.tasks.get(task or "")
+        return ADAPTERS[0] if found is None else found.adapter
 
     @property
     def maps_text(self) -> bool:

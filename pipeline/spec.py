@@ -12,7 +12,7 @@ from pydantic import Discriminator, Field, Tag
 from pydantic import model_validator as validate_model
 
 from pipeline.section import Section
-from pipeline.source_spec import PlainUri, SourceSpec, one_or_many
+from pipeline.source_spec import AdapterName, PlainUri, SourceSpec, one_or_many
 from pipeline.stores import StoreSpec
 from pipeline.tasks import ADAPTERS
 
@@ -135,8 +135,10 @@ class ComputeSpec(Section):
     unit_rows: Literal["auto"] | Annotated[int, Field(ge=1)] = Field(
         "auto", description="a whole number of rows of one unit of work, or auto"
     )
-    pools: dict[Literal[*ADAPTERS], PoolSpec] = Field(  # type: ignore[valid-type]
-        {}, description=f"pools by adapter, of {', '.join(ADAPTERS)}"
+    pools: dict[AdapterName, PoolSpec] = Field(
+        {},
+        description=f"pools by adapter, of {', '.join(ADAPTERS)} and those of your own",
+        json_schema_extra={"additionalProperties": False},
     )
     grows_to: GrowthSpec = Field(
         GrowthSpec(), description="{gpus, cpus}: how far the cluster's autoscaler may go"
@@ -240,6 +242,14 @@ class JobSpec(Section):
     def _has_a_source(self) -> "JobSpec":
         if not self.sources:
             raise ValueError("source: the list is empty")
+        own = [task.adapter for source in self.sources for task in source.tasks.values()]
+        known = list(dict.fromkeys((*ADAPTERS, *own)))
+        for name in self.compute.pools:
+            if name not in known:
+                raise ValueError(
+                    f"compute.pools: {name!r} is no adapter that a source names; expected some of "
+                    f"{', '.join(known)}"
+                )
         return self
 
 

@@ -19,7 +19,6 @@ from pipeline.errors import SpecError
 from pipeline.section import Section
 from pipeline.spec import JobSpec, PoolSpec
 from pipeline.stores import StoreSpec, has_password
-from pipeline.tasks import ADAPTERS
 
 _MAX_SPEC_BYTES = 1 << 20
 _WORD = re.compile(r"[A-Za-z_][A-Za-z0-9_-]{0,62}")
@@ -245,7 +244,7 @@ def _locate(loc: tuple[int | str, ...], kind: type[Section]) -> tuple[str, list[
             fields = list(section.model_fields)
             # below `pools` comes the name of a pool first
             section = _section_in(field.annotation) if part != "pools" else None
-        elif path.endswith(".pools") and part in ADAPTERS:
+        elif path.endswith(".pools") and part != "[key]":
             section = PoolSpec
             fields = list(PoolSpec.model_fields)
         elif section is not None:
@@ -257,7 +256,7 @@ def _locate(loc: tuple[int | str, ...], kind: type[Section]) -> tuple[str, list[
 
 
 _TAGGED = ("source", "uri", "task")
-_TAGS = ("one", "many", "name", "column")
+_TAGS = ("one", "many", "name", "column", "own")
 
 
 def _section_in(annotation: Any) -> type[Section] | None:

@@ -20,6 +20,7 @@ from pipeline.index.spec import BackfillSpec, EvaluateSpec
 from pipeline.spec import JobSpec
 from pipeline.spec_file import load_spec
 from pipeline.stages.series import METRICS
+from pipeline.training.spec import PairsSpec, TrainSpec
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
@@ -94,7 +95,7 @@ def test_the_shipped_night_finds_the_quickstart_done(
 
 
 def test_the_example_of_a_backfill_is_valid_and_names_every_key(tmp_path: Path) -> None:
-    _, example, _ = _blocks("yaml")
+    _, example, _, _ = _blocks("yaml")
     (tmp_path / "spec.yaml").write_text(example)
     spec = load_spec(tmp_path / "spec.yaml", (), BackfillSpec)
     written = yaml.safe_load(example)
@@ -105,7 +106,7 @@ def test_the_example_of_a_backfill_is_valid_and_names_every_key(tmp_path: Path) 
 
 
 def test_the_example_of_an_evaluation_is_valid_and_names_every_key(tmp_path: Path) -> None:
-    _, _, example = _blocks("yaml")
+    _, _, example, _ = _blocks("yaml")
     (tmp_path / "spec.yaml").write_text(example)
     spec = load_spec(tmp_path / "spec.yaml", (), EvaluateSpec)
     written = yaml.safe_load(example)
@@ -114,8 +115,19 @@ def test_the_example_of_an_evaluation_is_valid_and_names_every_key(tmp_path: Pat
         assert set(written[section]) == set(type(getattr(spec, section)).model_fields)
 
 
+def test_the_example_of_a_training_is_valid_and_names_every_key(tmp_path: Path) -> None:
+    _, _, _, example = _blocks("yaml")
+    (tmp_path / "spec.yaml").write_text(example)
+    spec = load_spec(tmp_path / "spec.yaml", (), TrainSpec)
+    written = yaml.safe_load(example)
+    assert set(written) == set(TrainSpec.model_fields)
+    assert set(written["pairs"][0]) == set(PairsSpec.model_fields)
+    for section in ("adapter", "batch", "loss", "optimizer", "held_out", "compute", "output"):
+        assert set(written[section]) == set(type(getattr(spec, section)).model_fields)
+
+
 def test_the_example_spec_is_valid_and_names_every_key(tmp_path: Path) -> None:
-    example, _, _ = _blocks("yaml")
+    example, _, _, _ = _blocks("yaml")
     (tmp_path / "spec.yaml").write_text(example)
     spec = load_spec(tmp_path / "spec.yaml")
     assert isinstance(spec, JobSpec)

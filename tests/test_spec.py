@@ -365,7 +365,7 @@ def test_the_json_schema_accepts_the_example_and_refuses_a_typo() -> None:
     validator.validate(_with("source.uri", ["a", "b"]))
     assert not validator.is_valid(_with("source.task", "retrieval"))
     assert not validator.is_valid(_with("model.pth", "x"))
-    assert not validator.is_valid(_with("compute.pools", {"search": {}}))
+    assert not validator.is_valid(_with("compute.pools", {"no name": {}}))
     assert all("description" in f for f in schema["$defs"]["ModelSpec"]["properties"].values())
 
 

@@ -17,7 +17,7 @@ from pipeline.index.filters import All, Condition, OneOf, columns_of
 from pipeline.index.layout import MULTI, SINGLE, Layout
 from pipeline.index.scoring import cut
 from pipeline.index.store import Hit, Question, VectorStore
-from pipeline.tasks import TASKS, Task, answering
+from pipeline.tasks import Task, answering, tasks_of
 
 _PER_DOCUMENT = 4
 """Embeddings of one document that are reckoned with."""
@@ -123,7 +123,7 @@ def _documents(task: Task, condition: Condition | None) -> Condition:
     """The rows that are documents: those that a condition names by their task, or the passages."""
     found: tuple[str, ...] = (answering(task).name,)
     if condition is not None and "task" in columns_of(condition):
-        found = tuple(one.name for one in TASKS.values() if one.adapter == task.adapter)
+        found = tuple(one.name for one in tasks_of(task.adapter))
     same = OneOf(column="task", values=found, is_negated=False)
     return same if condition is None else All(parts=(same, condition))
 

@@ -9,10 +9,10 @@ from pydantic_core import PydanticCustomError
 
 from pipeline.credentials import REFERENCE
 from pipeline.section import Section
-from pipeline.source_spec import PlainUri
+from pipeline.source_spec import PlainUri, TaskName
 from pipeline.spec import ModelSpec
 from pipeline.stores import StoreSpec, has_password
-from pipeline.tasks import TASKS
+from pipeline.tasks import EXPECTED
 
 Kind = Literal["lancedb", "milvus", "pgvector", "qdrant"]
 Vectors = Literal["single", "multi"]
@@ -147,9 +147,7 @@ class QueriesSpec(Section):
     """Who asks."""
 
     uri: PlainUri = Field(description="a JSONL or Parquet file of queries, with globs for several")
-    task: Literal[*TASKS] = Field(  # type: ignore[valid-type]
-        "retrieval.query", description=f"one of {', '.join(TASKS)}"
-    )
+    task: TaskName = Field("retrieval.query", description=EXPECTED)
     id: str | None = Field(
         None,
         description="the column of the queries' ids, or null: _id, or with relevant no column",

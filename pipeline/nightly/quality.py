@@ -22,7 +22,7 @@ from pipeline.fragments import FragmentReader, read_columns
 from pipeline.manifest import Part
 from pipeline.nightly.queries import Query
 from pipeline.ranking import in_order, ndcg, recall
-from pipeline.tasks import TASKS, adapter_for
+from pipeline.tasks import task_named
 
 DEPTH = 10
 """Documents of a ranking that count."""
@@ -73,10 +73,10 @@ def search(schema: pa.Schema, question: Question, folder: Folder, part: Part) ->
     vectors = rows[question.column].combine_chunks()
     vectors_ND = np.asarray(vectors.flatten().to_numpy(zero_copy_only=False), np.float32)
     scores_QN = question.vectors @ vectors_ND.reshape(len(ids), -1).T
-    adapters = np.array([adapter_for(task) for task in rows["task"].to_pylist()])
+    adapters = np.array([task_named(task).adapter for task in rows["task"].to_pylist()])
     rankings = []
     for query, scores_N in zip(question.queries, scores_QN, strict=True):
-        scores_N[adapters != TASKS[query.task].adapter] = -np.inf
+        scores_N[adapters != task_named(query.task).adapter] = -np.inf
         best = np.argpartition(-scores_N, min(_HITS, len(ids)) - 1)[:_HITS]
         rankings.append([(float(scores_N[at]), ids[at]) for at in best if scores_N[at] > -np.inf])
     wanted = {name for query in question.queries for name in query.relevant}

@@ -12,7 +12,7 @@ from typing import Any
 
 from pipeline.errors import SpecError
 from pipeline.storage import read_object
-from pipeline.tasks import TASKS
+from pipeline.tasks import EXPECTED, find_task
 
 KEY = "nightly.gate.queries"
 _TASK = "retrieval.query"
@@ -67,8 +67,8 @@ def _query(where: str, line: bytes) -> Query:
         ) from None
     if not isinstance(text, str) or not text.strip():
         raise SpecError(f"{where}: the query is empty")
-    if task not in TASKS:
-        raise SpecError(f"{where}: {task!r} is not a task; expected one of {', '.join(TASKS)}")
+    if find_task(task) is None:
+        raise SpecError(f"{where}: {task!r} is not a task; expected {EXPECTED}")
     if not relevant or not all(0 < grade < math.inf for grade in relevant.values()):
         raise SpecError(f"{where}: nothing is relevant to it, or with a grade that is not above 0")
     return Query(text=text, task=task, relevant=relevant)

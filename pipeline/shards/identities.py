@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.tasks import TASKS
+from pipeline.tasks import find_task
 
 _PARTS = 16
 """Of the range of hashes, looked at one after another. To put all hashes in order at once would
@@ -95,7 +95,7 @@ def same(named: Iterable[tuple[str, Named]]) -> dict[tuple[str, str], list[str]]
 
 
 def _hash(value: Any, task: str | None) -> int:
-    if value is None or task not in TASKS:
+    if value is None or task is None or find_task(task) is None:
         return _NOBODY
     digest = blake2b(task.encode() + b"\0" + _plain(value), digest_size=8).digest()
     return int.from_bytes(digest, "little") or 1

@@ -37,7 +37,7 @@ def inspect(
         )
         found.by_adapter.append(count_adapters(source, len(chosen)))
     if identities is not None:
-        identities.add([name_of(source, file.uri) for file in files], str(source.task))
+        identities.add([name_of(source, file.uri) for file in files], str(source.task_name))
     return found
 
 
@@ -49,8 +49,7 @@ def read(
     batch_rows: int,
 ) -> Iterator[pa.Table]:
     """The images of a segment, in order, encoded as they are; the id is the relative path."""
-    assert isinstance(source.task, str)
-    task = source.task
+    task = source.task_name
 
     def row(file: StoredObject) -> SourceRow:
         try:

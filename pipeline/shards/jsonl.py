@@ -63,8 +63,7 @@ def inspect(
     _demand_columns(source, list(scan.names), shard)
     found.id_type = _id_type(source, scan, shard)
     if identities is not None:
-        tasks = source.task if isinstance(source.task, str) else scan.tasks
-        identities.add(scan.values[source.id or ""], tasks)
+        identities.add(scan.values[source.id or ""], source.task_name or source.known(scan.tasks))
     found.kept = {
         name: infer_type(scan.values[name], f"source.keep: {name!r}", shard.uri)
         for name in source.keep
@@ -148,7 +147,7 @@ def _row(
     image: bytes | RowError | None,
     locator: str,
 ) -> SourceRow:
-    task = source.task if isinstance(source.task, str) else None
+    task = source.task_name
     if isinstance(record, str):
         fault = (Reason.MALFORMED_RECORD, record)
         return SourceRow(locator=locator, id=None, task=task, fault=fault)

@@ -124,7 +124,7 @@ def _identify(source: SourceSpec, file: pq.ParquetFile, identities: Identities) 
     columns = [name for name in (source.id, source.task_column) if name is not None]
     for batch in file.iter_batches(columns=columns):
         ids, *tasks = (valid_text(plain(batch[name]))[0].to_pylist() for name in columns)
-        identities.add(ids, tasks[0] if tasks else str(source.task))
+        identities.add(ids, source.task_name or source.known(tasks[0]))
 
 
 def _route(source: SourceSpec, file: pq.ParquetFile, group: int, rows: int) -> Counter[str]:
@@ -202,7 +202,7 @@ def _source_rows(
     columns["locator"] = pa.array([f"{uri}#row={first + i}" for i in range(count)])
     columns["id"] = cells.take(source.id or "").cast(id_type)
     if source.task_column is None:
-        columns["task"] = pa.repeat(pa.scalar(source.task), count)
+        columns["task"] = pa.repeat(pa.scalar(source.task_name), count)
     else:
         columns["task"] = cells.take(source.task_column).cast(pa.string())
     if source.text is not None:

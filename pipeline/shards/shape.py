@@ -13,7 +13,6 @@ from numpy.typing import NDArray
 from pipeline.errors import Reason, SourceError
 from pipeline.schema import source_schema
 from pipeline.source_spec import SourceSpec
-from pipeline.tasks import adapter_for, task_named
 from pipeline.work import Segment
 
 TEXT_UNIT_ROWS = 1024
@@ -73,9 +72,8 @@ class Inspected:
 def count_adapters(source: SourceSpec, tasks: Iterable[str | None] | int) -> Counter[str]:
     """Rows by adapter: of a routing column's values, or of that many rows of the one task."""
     if isinstance(tasks, int):
-        assert isinstance(source.task, str)
-        return Counter({task_named(source.task).adapter: tasks})
-    return Counter(adapter_for(task) for task in tasks)
+        return Counter({source.adapter_of(source.task_name): tasks})
+    return Counter(map(source.adapter_of, tasks))
 
 
 def infer_type(values: Sequence[Any], field_name: str, shard: str) -> pa.DataType:

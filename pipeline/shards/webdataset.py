@@ -29,7 +29,6 @@ from pipeline.shards.shape import (
 )
 from pipeline.source_spec import SourceSpec
 from pipeline.storage import StoredObject, open_object, read_object
-from pipeline.tasks import adapter_for
 from pipeline.work import Segment
 
 SUFFIXES = (".tar",)
@@ -108,9 +107,10 @@ def inspect(
             )
         )
         tasks = [_task(source, sample) for sample in chosen]
-        found.by_adapter.append(Counter(map(adapter_for, tasks)))
+        found.by_adapter.append(Counter(map(source.adapter_of, tasks)))
     if identities is not None:
-        identities.add([s.key for s in samples], [_task(source, s) for s in samples])
+        tasks = source.known(_task(source, sample) for sample in samples)
+        identities.add([sample.key for sample in samples], tasks)
     found.kept = {
         name: infer_type([s.value(name) for s in samples], f"source.keep: {name!r}", shard.uri)
         for name in source.keep
@@ -202,9 +202,9 @@ def _row(source: SourceSpec, segment: Segment, sample: Sample) -> SourceRow:
 
 
 def _task(source: SourceSpec, sample: Sample) -> str | None:
-    if isinstance(source.task, str):
-        return source.task
-    value = sample.value(source.task.column)
+    if source.task_column is None:
+        return source.task_name
+    value = sample.value(source.task_column)
     return value.strip() if isinstance(value, str) else None
 
 

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from pipeline.model.engine import Engine
 from pipeline.model.processor import Processor
 from pipeline.nightly.queries import Query
-from pipeline.tasks import TASKS
+from pipeline.tasks import task_named
 
 
 def ask(
@@ -25,8 +25,8 @@ def ask(
     Raises:
         RowError: a query cannot be embedded.
     """
-    prepared = [processor.text(query.text, TASKS[query.task]) for query in queries]
-    adapters = [TASKS[query.task].adapter for query in queries]
+    prepared = [processor.text(query.text, task_named(query.task)) for query in queries]
+    adapters = [task_named(query.task).adapter for query in queries]
     vectors = np.empty((len(queries), size), np.float32)
     for adapter in dict.fromkeys(adapters):
         at = [n for n, of_query in enumerate(adapters) if of_query == adapter]

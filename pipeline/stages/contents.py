@@ -12,7 +12,7 @@ from typing import Any
 import pyarrow as pa
 
 from pipeline.errors import Reason
-from pipeline.tasks import TASKS, Modality
+from pipeline.tasks import EXPECTED, Modality, find_task
 
 OF_IMAGE = (Reason.IMAGE_NOT_FOUND, Reason.UNSAFE_PATH)
 """Faults of reading that leave a text of the same row whole."""
@@ -52,15 +52,15 @@ def asked_of(row: Mapping[str, Any]) -> list[Asked]:
         fault = (row["reason"], row["stage"], row["message"])
         if not of_image:
             # a later stage that fails of a row leaves as many items undone as it asks for
-            is_read = row["stage"] != "source" and row["task"] in TASKS and not row["no_id"]
+            is_read = row["stage"] != "source" and find_task(row["task"]) and not row["no_id"]
             there = [kind for kind in Modality if row[kind] is not None] if is_read else []
             return [Asked(modality=kind, content=b"", fault=fault) for kind in there or (None,)]
         asked = [Asked(modality=Modality.IMAGE, content=b"", fault=fault)]
-    task = TASKS.get(row["task"]) if row["task"] is not None else None
+    task = find_task(row["task"])
     if row["no_id"] and not asked:
         return [_refused(Reason.NULL_ID, "the id is null")]
     if task is None and not asked:
-        message = f"{row['task']!r} is not one of {', '.join(TASKS)}"
+        message = f"{row['task']!r} is not {EXPECTED}"
         return [_refused(Reason.UNKNOWN_TASK, message)]
     if task is not None and not row["no_id"]:
         asked += [

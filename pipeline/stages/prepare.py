@@ -18,7 +18,7 @@ from pipeline.schema import prepared_schema
 from pipeline.stages.bisect import bisect, blame_row
 from pipeline.stages.bounds import Bounds
 from pipeline.stages.contents import Asked, asked_of, read_rows
-from pipeline.tasks import TASKS, Modality, Task
+from pipeline.tasks import TASKS, Modality, Task, task_named
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,7 +81,7 @@ class Prepare:
         return [
             _faulty(at, asked.modality, None, *asked.fault)
             if asked.fault is not None
-            else self._item(at, asked, TASKS[row["task"]])
+            else self._item(at, asked, task_named(row["task"]))
             for asked in asked_of(row)
         ]
 

@@ -33,7 +33,7 @@ from pipeline.stages.source import read_units
 from pipeline.stages.weigh import Weight, total, weigh
 from pipeline.storage import use_stores
 from pipeline.stores import StoreSpec
-from pipeline.tasks import TASKS
+from pipeline.tasks import task_named, tasks_of
 from pipeline.work import Receipt, WorkUnit
 
 if TYPE_CHECKING:
@@ -214,7 +214,7 @@ class Recipe:
         self._begin()
         from pipeline.stages.ask import ask
 
-        adapter = TASKS[queries[0].task].adapter
+        adapter = task_named(queries[0].task).adapter
         size = max(kind.list_size for kind in single_types(self.schema).values())
         engine = self.model.engine(self.model.open(), device, adapter)
         return ask(queries, self.model.processor(), engine, size)
@@ -229,8 +229,7 @@ class Recipe:
         """The canaries of an adapter, by name."""
         from pipeline.model.canary_items import canary_items
 
-        task = next(task for task in TASKS.values() if task.adapter == adapter)
-        return canary_items(self.model.processor(), task)
+        return canary_items(self.model.processor(), tasks_of(adapter)[0])
 
     def _begin(self) -> None:
         """Make this process one that can follow the recipe.

@@ -6,14 +6,15 @@ from collections.abc import Iterator, Sequence
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pipeline.errors import RunError
+from pipeline.errors import Reason, RunError
 from pipeline.shards import READERS
 from pipeline.source_spec import SourceSpec
 from pipeline.storage import demand_unchanged
-from pipeline.tasks import adapter_for
+from pipeline.tasks import find_task
 from pipeline.work import WorkUnit
 
 _BATCH_ROWS = 1024
+_FOREIGN = ", and source.task.adapters does not name its adapter"
 
 
 def read_units(
@@ -54,7 +55,7 @@ def _units(
     first = 0  # number, among the adapter's rows, of the first row held
     batch_rows = min(_BATCH_ROWS, max(unit.stop - unit.start for unit in units))
     for table in READERS[source.format](source, units[0].segment, id_type, kept, batch_rows):
-        held.append(_rows_of(adapter, table))
+        held.append(_known(source, _rows_of(source, adapter, table)))
         count = sum(part.num_rows for part in held)
         while pending and first + count >= pending[0].stop:
             unit, rows = pending.pop(0), pa.concat_tables(held)
@@ -75,9 +76,27 @@ def _demand_same_shard(unit: WorkUnit) -> None:
         demand_unchanged(unit.segment.shard)
 
 
-def _rows_of(adapter: str, table: pa.Table) -> pa.Table:
+def _known(source: SourceSpec, table: pa.Table) -> pa.Table:
+    """Rows of which those that name an adapter of which the source says nothing have a fault."""
     tasks = table["task"].unique().to_pylist()
-    other = [task for task in tasks if adapter_for(task) != adapter]
+    foreign = [task for task in tasks if find_task(task) and task not in source.tasks]
+    if not foreign:
+        return table
+    is_wrong = pc.and_(
+        pc.is_in(table["task"], pa.array(foreign, pa.string())), pc.is_null(table["reason"])
+    )
+    said = pc.binary_join_element_wise("its task is ", table["task"], _FOREIGN, "")
+    faults = {"reason": str(Reason.UNKNOWN_TASK), "stage": "source", "message": said}
+    for name, value in faults.items():
+        at = table.schema.get_field_index(name)
+        column = pc.if_else(is_wrong, value, table[name])
+        table = table.set_column(at, table.schema.field(at), column)
+    return table
+
+
+def _rows_of(source: SourceSpec, adapter: str, table: pa.Table) -> pa.Table:
+    tasks = table["task"].unique().to_pylist()
+    other = [task for task in tasks if source.adapter_of(task) != adapter]
     if not other:
         return table
     return table.filter(pc.invert(pc.is_in(table["task"], pa.array(other, pa.string()))))

@@ -242,7 +242,7 @@ def test_a_document_with_the_id_of_its_query_is_left_out_as_beir_does(
     ("key", "told"),
     [
         ("queries.task=code.query", "queries.task: 'code.query' finds rows of code.passage, and"),
-        ("queries.task=search", "queries.task: 'search' is not valid; expected one of retrieval"),
+        ("queries.task=search", "queries.task: 'search' is not a task; expected one of retrieval"),
         ("queries.uri=nowhere.jsonl", "queries.uri: 'nowhere.jsonl' is not there"),
         ("qrels=nowhere.tsv", "qrels: 'nowhere.tsv' is not there"),
         ("dataset.version=7", "has no version 7"),
