@@ -73,7 +73,10 @@ def count_adapters(source: SourceSpec, tasks: Iterable[str | None] | int) -> Cou
     """Rows by adapter: of a routing column's values, or of that many rows of the one task."""
     if isinstance(tasks, int):
         return Counter({source.adapter_of(source.task_name): tasks})
-    return Counter(map(source.adapter_of, tasks))
+    counted: Counter[str] = Counter()
+    for task, rows in Counter(tasks).items():
+        counted[source.adapter_of(task)] += rows
+    return counted
 
 
 def infer_type(values: Sequence[Any], field_name: str, shard: str) -> pa.DataType:

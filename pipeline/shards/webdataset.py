@@ -9,7 +9,6 @@ import io
 import json
 import posixpath
 import tarfile
-from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -24,6 +23,7 @@ from pipeline.shards.shape import (
     Inspected,
     SourceRow,
     UnitSize,
+    count_adapters,
     infer_type,
     to_table,
 )
@@ -107,10 +107,10 @@ def inspect(
             )
         )
         tasks = [_task(source, sample) for sample in chosen]
-        found.by_adapter.append(Counter(map(source.adapter_of, tasks)))
+        found.by_adapter.append(count_adapters(source, tasks))
     if identities is not None:
-        tasks = source.known(_task(source, sample) for sample in samples)
-        identities.add([sample.key for sample in samples], tasks)
+        known = source.known(_task(source, sample) for sample in samples)
+        identities.add([sample.key for sample in samples], known)
     found.kept = {
         name: infer_type([s.value(name) for s in samples], f"source.keep: {name!r}", shard.uri)
         for name in source.keep

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from pipeline.ranking import ndcg
 from pipeline.training.collate import Batch
 from pipeline.training.learner import Learner
-from pipeline.training.losses import MultiVectors, late_scores
+from pipeline.training.losses import late_scores
 
 _MOST = 10
 _AT_ONCE = 64
@@ -39,19 +39,12 @@ def look(learner: Learner, batch: Batch) -> Found:
     vectors = learner.embed(batch.items)
     q = batch.queries
     singles_QP = vectors.singles_BH[:q] @ vectors.singles_BH[q : 2 * q].T
-    multi = vectors.multi
-    answers = MultiVectors(
-        vectors_BTD=multi.vectors_BTD[q : 2 * q], lengths_B=multi.lengths_B[q : 2 * q]
-    )
-    parts = []
+    answers = vectors.multi.of(slice(q, 2 * q))
     with torch.no_grad():
-        for first in range(0, q, _AT_ONCE):
-            chosen = slice(first, min(first + _AT_ONCE, q))
-            lengths_B = multi.lengths_B[chosen]
-            asked = MultiVectors(
-                vectors_BTD=multi.vectors_BTD[chosen, : int(lengths_B.max())], lengths_B=lengths_B
-            )
-            parts.append(late_scores(asked, answers))
+        parts = [
+            late_scores(vectors.multi.of(slice(first, min(first + _AT_ONCE, q))), answers)
+            for first in range(0, q, _AT_ONCE)
+        ]
     relevant_QP = batch.passed_over_QP[:, :q] | np.eye(q, dtype=bool)
     return Found(
         queries=q,

@@ -23,7 +23,7 @@ from torch.nn.functional import normalize
 from pipeline.model.adapters import WeightReader
 from pipeline.model.attention import kernel_named
 from pipeline.model.checkpoint import Checkpoint
-from pipeline.model.layout import AdapterTensor
+from pipeline.model.layout import AdapterTensor, canonical_module
 from pipeline.model.network import Network
 from pipeline.model.packing import pack
 from pipeline.model.pooling import single_vectors
@@ -85,18 +85,18 @@ class Learner:
         (LoRA, arXiv 2106.09685: A random, B zero).
         """
         get_peft_model(self.network, config, adapter_name=name)
-        stored = {t: s for t, s in self.checkpoint.adapters.items() if t.task == name}
-        learning = dict(self.adapter_weights(name))
         with WeightReader(self.checkpoint, self._device) as reader, torch.no_grad():
-            for tensor in stored:
-                learning[tensor].copy_(reader.adapter(tensor))
+            for tensor, parameter in self.adapter_weights(name):
+                if tensor in self.checkpoint.adapters:
+                    parameter.copy_(reader.adapter(tensor))
 
     def adapter_weights(self, name: str) -> Iterator[tuple[AdapterTensor, nn.Parameter]]:
         """The parameters of an adapter, by what they are called in a checkpoint."""
         for key, parameter in self.network.named_parameters():
             module, found, rest = key.partition(".lora_")
             if found and rest.split(".")[1] == name:
-                yield AdapterTensor(task=name, module=_canonical(module), side=rest[0]), parameter
+                tensor = AdapterTensor(task=name, module=canonical_module(module), side=rest[0])
+                yield tensor, parameter
 
     def base_weights(self) -> Iterator[tuple[str, Tensor]]:
         """The base tensors as they are stored: bf16, by their canonical names."""
@@ -184,8 +184,3 @@ class Learner:
         if self._device.type == "cuda":
             return torch.autocast("cuda", torch.bfloat16)
         return nullcontext()
-
-
-def _canonical(module: str) -> str:
-    """A module of the network as `layout` spells it."""
-    return module.removeprefix("model.")

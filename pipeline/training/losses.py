@@ -36,6 +36,13 @@ class MultiVectors:
         positions_T = torch.arange(self.vectors_BTD.shape[1], device=self.lengths_B.device)
         return positions_T < self.lengths_B.unsqueeze(1)
 
+    def of(self, items: slice) -> "MultiVectors":
+        """Those of some of the items, no longer than the longest of these."""
+        lengths_B = self.lengths_B[items]
+        return MultiVectors(
+            vectors_BTD=self.vectors_BTD[items, : int(lengths_B.max())], lengths_B=lengths_B
+        )
+
 
 def single_scores(queries_QH: Tensor, candidates_PH: Tensor, dim: int) -> Tensor:
     """Cosines of single vectors that are cut to a size: [Q, P]."""

@@ -16,7 +16,6 @@ from torch import Tensor
 from pipeline.training.collate import Batch
 from pipeline.training.learner import Vectors
 from pipeline.training.losses import (
-    MultiVectors,
     cosent,
     divergence,
     info_nce,
@@ -45,9 +44,11 @@ class Objective:
             )
             for dim in self.dims
         ]
-        queries, candidates = _split(vectors.multi, batch.queries)
+        late = None
         # whoever does without late interaction need not pay for it
-        late = late_scores(queries, candidates) if self.spec.late or self.spec.tie else None
+        if self.spec.late or self.spec.tie:
+            queries = vectors.multi.of(slice(None, batch.queries))
+            late = late_scores(queries, vectors.multi.of(slice(batch.queries, None)))
         is_graded = np.isfinite(batch.grades_Q)
         parts: dict[str, Tensor] = {}
         if not is_graded.all():
@@ -74,15 +75,3 @@ class Objective:
             tied = divergence(singles[-1][rows], late[rows], temperature, over[rows])
             parts["tie"] = self.spec.tie * tied
         return parts
-
-
-def _split(multi: MultiVectors, queries: int) -> tuple[MultiVectors, MultiVectors]:
-    """Those of the queries and those of the candidates, each no longer than its longest."""
-    parts = []
-    for chosen in (slice(None, queries), slice(queries, None)):
-        lengths_B = multi.lengths_B[chosen]
-        longest = int(lengths_B.max())
-        parts.append(
-            MultiVectors(vectors_BTD=multi.vectors_BTD[chosen, :longest], lengths_B=lengths_B)
-        )
-    return parts[0], parts[1]
