@@ -10,7 +10,9 @@ from pathlib import Path
 import torch
 
 from jobs.printed import printed
+from pipeline.errors import SpecError
 from pipeline.model.checkpoint import Checkpoint
+from pipeline.model.new_tokenizer import train_tokenizer
 from pipeline.stages.opened import open_model
 from pipeline.storage import use_stores
 from pipeline.training.fresh import geometry_of, write_fresh
@@ -24,8 +26,12 @@ _TOLD_EVERY = 10.0
 _EXAMPLES = 5
 
 
-def run(spec: TrainSpec) -> None:
+def run(spec: TrainSpec, address: str = "none") -> None:
     """The command.
+
+    Args:
+        spec: of the training.
+        address: which Ray, or `none` for this process.
 
     Raises:
         SpecError: the spec does not fit the pairs, the checkpoint or an earlier state.
@@ -37,22 +43,31 @@ def run(spec: TrainSpec) -> None:
     demand_new(Path(spec.output.path))
     if isinstance(spec.model, FreshSpec):
         geometry_of(spec.model)
+    if address == "none" and spec.compute.workers > 1:
+        raise SpecError(
+            f"compute.workers: {spec.compute.workers}, but no Ray was named; add --address local, "
+            "or leave it at 1"
+        )
     if spec.compute.threads is not None:
         torch.set_num_threads(spec.compute.threads)
     pairs = [read_pairs(entry) for entry in spec.pairs]
     _tell_of(pairs)
     began = time.monotonic()
-    with _beginning(spec, pairs) as checkpoint:
-        training = Training(
-            spec=spec, checkpoint=checkpoint, pairs=pairs, target=Path(spec.output.path)
-        )
-        training.run(_Shown(spec).show)
+    show = _Shown(spec).show
+    if address != "none":
+        from jobs.train_workers import train_on_ray
+
+        train_on_ray(spec, address, show)
+    else:
+        with beginning(spec, pairs) as checkpoint:
+            target = Path(spec.output.path)
+            Training(spec=spec, checkpoint=checkpoint, pairs=pairs, target=target).run(show)
     what = "backbone and both heads" if spec.adapter is None else f"adapter {spec.adapter.name}"
     print(f"{what} trained in {time.monotonic() - began:,.0f} s: {spec.output.path}")
 
 
 @contextmanager
-def _beginning(spec: TrainSpec, pairs: Sequence[Pairs]) -> Iterator[Checkpoint]:
+def beginning(spec: TrainSpec, pairs: Sequence[Pairs]) -> Iterator[Checkpoint]:
     """The checkpoint that a training begins from; a fresh one is gone afterwards."""
     if not isinstance(spec.model, FreshSpec):
         yield open_model(spec.model)
@@ -60,7 +75,8 @@ def _beginning(spec: TrainSpec, pairs: Sequence[Pairs]) -> Iterator[Checkpoint]:
     with tempfile.TemporaryDirectory(prefix="nightjar-") as scratch:
         directory = Path(scratch) / "fresh"
         texts = (text for some in pairs for text in some.texts())
-        write_fresh(directory, spec.model, texts, seed=spec.seed)
+        tokenizer = train_tokenizer(spec.model.vocabulary, texts)
+        write_fresh(directory, spec.model, tokenizer, seed=spec.seed)
         yield open_model(str(directory))
 
 

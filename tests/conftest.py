@@ -8,9 +8,11 @@ from pathlib import Path
 
 import fsspec
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import s3fs
 import torch
+import yaml
 from hypothesis import settings
 from moto.server import ThreadedMotoServer
 
@@ -50,6 +52,28 @@ def tiny_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     directory = tmp_path_factory.mktemp("checkpoint") / "tiny"
     write_random_checkpoint(directory, tiny_geometry(64), seed=7)
     return directory
+
+
+@pytest.fixture
+def training_spec(tmp_path: Path, tiny_checkpoint: Path) -> Path:
+    """An adapter on 59 pairs, and one that cannot be used."""
+    asked = [f"what is {number}?" for number in range(60)]
+    answers = [f"it is the number {number}" for number in range(59)] + [""]
+    pq.write_table(pa.table({"query": asked, "positive": answers}), tmp_path / "pairs.parquet")
+    plain = {
+        "name": "numbers",
+        "model": str(tiny_checkpoint),
+        "adapter": {"name": "numbers"},
+        "pairs": [{"uri": str(tmp_path / "pairs.parquet")}],
+        "steps": 3,
+        "batch": {"pairs": 8},
+        "held_out": {"share": 0.2, "every": 2},
+        "compute": {"threads": 1},
+        "output": {"path": str(tmp_path / "trained")},
+    }
+    path = tmp_path / "train.yaml"
+    path.write_text(yaml.safe_dump(plain))
+    return path
 
 
 @pytest.fixture(scope="session")

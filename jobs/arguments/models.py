@@ -12,6 +12,12 @@ def add(commands: Commands) -> None:
     train = commands.add_parser("train", help="have a backbone or an adapter learn from pairs")
     train.add_argument("spec", metavar="SPEC")
     add_overrides(train, "steps=100")
+    train.add_argument(
+        "--address",
+        default="none",
+        help="none (default): this process; or a Ray whose workers train together: local, auto, "
+        "host:port",
+    )
     train.set_defaults(command="train")
     schema = commands.add_parser("schema", help="print the JSON Schema of a job spec")
     schema.set_defaults(command="schema")
@@ -21,6 +27,12 @@ def add(commands: Commands) -> None:
     )
     corpus.add_argument("directory", metavar="DIR")
     corpus.set_defaults(command="corpus")
+
+    pairs = commands.add_parser(
+        "pairs", help="write the pairs that nano is trained on, from Debian's package index"
+    )
+    pairs.add_argument("directory", metavar="DIR")
+    pairs.set_defaults(command="pairs")
 
 
 def _add_benchmark(commands: Commands) -> None:
@@ -68,6 +80,9 @@ def _add_benchmark(commands: Commands) -> None:
 def _add_checkpoint(commands: Commands) -> None:
     checkpoint = commands.add_parser("checkpoint", help="make or verify a checkpoint")
     kinds = checkpoint.add_subparsers(required=True, metavar="KIND")
+    nano = kinds.add_parser("nano", help="trained, small, and part of this installation")
+    nano.add_argument("directory", metavar="DIR")
+    nano.set_defaults(command="checkpoint_nano")
     tiny = kinds.add_parser("tiny", help="random weights, small, in the official file layout")
     tiny.add_argument("directory", metavar="DIR")
     tiny.add_argument("--seed", type=int, default=0)

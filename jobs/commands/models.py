@@ -19,6 +19,18 @@ def _schema(arguments: argparse.Namespace) -> None:
     print(json.dumps(json_schema(), indent=2))
 
 
+def _pairs(arguments: argparse.Namespace) -> None:
+    from jobs.pairs import run
+
+    run(arguments.directory)
+
+
+def _checkpoint_nano(arguments: argparse.Namespace) -> None:
+    from jobs.checkpoint import make_nano
+
+    make_nano(arguments.directory)
+
+
 def _checkpoint_tiny(arguments: argparse.Namespace) -> None:
     from jobs.checkpoint import make_tiny
 
@@ -42,7 +54,7 @@ def _train(arguments: argparse.Namespace) -> None:
     from pipeline.spec_file import load_spec
     from pipeline.training.spec import TrainSpec
 
-    run(load_spec(arguments.spec, arguments.overrides, TrainSpec))
+    run(load_spec(arguments.spec, arguments.overrides, TrainSpec), arguments.address)
 
 
 def _corpus(arguments: argparse.Namespace) -> None:
@@ -54,9 +66,11 @@ def _corpus(arguments: argparse.Namespace) -> None:
 COMMANDS: dict[str, Command] = {
     "benchmark": _benchmark,
     "schema": _schema,
+    "checkpoint_nano": _checkpoint_nano,
     "checkpoint_tiny": _checkpoint_tiny,
     "checkpoint_full": _checkpoint_full,
     "checkpoint_verify": _checkpoint_verify,
     "train": _train,
     "corpus": _corpus,
+    "pairs": _pairs,
 }

@@ -41,20 +41,17 @@ def _in_runs(
     if query_Thd.is_cuda:
         # enable_gqa rules out the memory-efficient kernel there, and what is left is quadratic
         key_Tkd, value_Tkd = for_each_head(query_Thd, key_Tkd, value_Tkd)
+    runs = [(len(list(run)), length) for length, run in groupby(bounds.diff().tolist())]
+    sizes = [count * length for count, length in runs]
     parts: list[Tensor] = []
-    start = 0
-    for length, run in groupby(bounds.diff().tolist()):
-        count = len(list(run))
-        stop = start + count * length
-        q, k, v = (
-            t[start:stop].view(count, length, *t.shape[1:]).transpose(1, 2)
-            for t in (query_Thd, key_Tkd, value_Tkd)
-        )
+    # split, since the gradient of a slice is as large as what it was cut from
+    each = zip(*(torch.split(t, sizes) for t in (query_Thd, key_Tkd, value_Tkd)), strict=True)
+    for (count, length), some in zip(runs, each, strict=True):
+        q, k, v = (t.view(count, length, *t.shape[1:]).transpose(1, 2) for t in some)
         found = scaled_dot_product_attention(
             q, k, v, is_causal=causal, scale=scale, enable_gqa=q.shape[1] != k.shape[1]
         )
         parts.append(found.transpose(1, 2).flatten(0, 1))
-        start = stop
     return torch.cat(parts)
 
 

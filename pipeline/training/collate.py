@@ -19,6 +19,9 @@ from pipeline.tasks import PREFIXES, Task
 from pipeline.training.pairs import Pair
 from pipeline.training.spec import Prompt
 
+_TINY = 1e-12
+"""Keeps a vector of zeros from being divided by its length."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Batch:
@@ -32,6 +35,8 @@ class Batch:
     """Which candidates are no negatives of a query."""
     grades_Q: NDArray[np.float64]
     """How close a query and its answer are; NaN where nobody has said so."""
+    taught_QQ: NDArray[np.float32]
+    """A teacher's cosines of the queries; NaN where it has said nothing."""
 
     @property
     def tokens(self) -> int:
@@ -75,6 +80,7 @@ class Collator:
             queries=len(kept),
             passed_over_QP=_passed_over(kept, contents),
             grades_Q=np.array([np.nan if p.grade is None else p.grade for p in kept]),
+            taught_QQ=_taught(kept),
         )
 
     def query(self, pair: Pair) -> PreparedItem:
@@ -98,6 +104,18 @@ class Collator:
 
     def _text(self, text: str, prompt: Prompt) -> PreparedItem:
         return self._processor.text(text, Task(name=prompt, adapter="", prefix=PREFIXES[prompt]))
+
+
+def _taught(pairs: Sequence[Pair]) -> NDArray[np.float32]:
+    """[Q, Q]: of each two queries that the same teacher knows."""
+    cosines_QQ = np.full((len(pairs), len(pairs)), np.nan, np.float32)
+    vectors = {row: pair.taught for row, pair in enumerate(pairs) if pair.taught is not None}
+    for size in {len(vector) for vector in vectors.values()}:
+        rows = [row for row, vector in vectors.items() if len(vector) == size]
+        known_KD = np.stack([vectors[row] for row in rows])
+        known_KD /= np.maximum(np.linalg.norm(known_KD, axis=1, keepdims=True), _TINY)
+        cosines_QQ[np.ix_(rows, rows)] = known_KD @ known_KD.T
+    return cosines_QQ
 
 
 def _passed_over(pairs: Sequence[Pair], contents: Sequence[str | bytes]) -> NDArray[np.bool_]:

@@ -1,40 +1,38 @@
 """Fresh: a checkpoint that knows nothing yet, to be trained from the first stage on.
 
-Its tokenizer is learnt from the pairs' own texts. At first each layer adds nothing to what comes in
-(what it writes to the residual stream is zero, as in Zhang et al., Fixup, arXiv 1901.09321), so the
-network begins as the mean of its tokens' embeddings, which learns by far the fastest; adapters
-change nothing either.
+At first each layer adds nothing to what comes in (what it writes to the residual stream is zero, as
+in Zhang et al., Fixup, arXiv 1901.09321), so the network begins as the mean of its tokens'
+embeddings, which learns by far the fastest; adapters change nothing either.
 """
 
 import math
-from collections.abc import Iterable
 from pathlib import Path
+
+from tokenizers import Tokenizer
 
 from pipeline.errors import SpecError
 from pipeline.model.geometry import Geometry
 from pipeline.model.layout import Shape
 from pipeline.model.new_checkpoint import write_new_checkpoint
-from pipeline.model.new_tokenizer import train_tokenizer
 from pipeline.training.spec import FreshSpec, FreshVisionSpec
 
 _WRITES = ("o_proj.weight", "down_proj.weight", "attn.proj.weight")
 """Endings of the matrices whose products are added to the residual stream."""
 
 
-def write_fresh(directory: Path, spec: FreshSpec, texts: Iterable[str], *, seed: int) -> None:
+def write_fresh(directory: Path, spec: FreshSpec, tokenizer: Tokenizer, *, seed: int) -> None:
     """Write a fresh checkpoint.
 
     Args:
         directory: a new one.
         spec: its sizes.
-        texts: from which the tokenizer learns.
+        tokenizer: of as many entries as its vocabulary has.
         seed: of its values.
 
     Raises:
         CheckpointError: the directory is not empty.
         SpecError: the sizes do not fit together.
     """
-    tokenizer = train_tokenizer(spec.vocabulary, texts)
     write_new_checkpoint(directory, geometry_of(spec), tokenizer, _distribution, seed=seed)
 
 
@@ -83,7 +81,7 @@ def _distribution(name: str, shape: Shape) -> tuple[float, float]:
     if len(shape) == 1:  # a norm
         return 1.0, 0.0
     if name.endswith("embed_tokens.weight"):
-        return 0.0, 0.05
+        return 0.0, 0.3
     if name.endswith(_WRITES):
         return 0.0, 0.0
     return 0.0, 1 / math.sqrt(math.prod(shape[1:]))

@@ -6,7 +6,7 @@ they learn; on CUDA the passes are in bfloat16.
 
 A batch of more tokens than one pass may have passes twice (GradCache, arXiv 2101.06983): first
 without gradients, to have all vectors and from these the gradient of each of them, then part by
-part with that gradient. The sum is the same as of one pass.
+part with that gradient. The sum is the same as of one pass, and of several workers (`share`).
 
 Legend: B items, T tokens of a pack, H hidden size, D size of a vector of a multi-vector.
 """
@@ -30,6 +30,7 @@ from pipeline.model.pooling import single_vectors
 from pipeline.model.processor import PreparedItem
 from pipeline.model.staging import Courier, Pack, Stager
 from pipeline.training.losses import MultiVectors
+from pipeline.training.share import Share
 
 _KERNEL = "runs"
 """It has gradients on every device and in every dtype."""
@@ -52,19 +53,22 @@ Loss = Callable[[Vectors], Tensor]
 class Learner:
     """The network of a checkpoint, as it is trained."""
 
-    def __init__(self, checkpoint: Checkpoint, device: torch.device, tokens: int) -> None:
+    def __init__(
+        self, checkpoint: Checkpoint, device: torch.device, tokens: int, share: Share
+    ) -> None:
         """Load the base weights, without an adapter; nothing learns yet.
 
         Args:
             checkpoint: opened.
             device: of the weights.
             tokens: tokens and image patches of one forward pass.
+            share: the workers that do each step together.
 
         Raises:
             CheckpointError: a tensor cannot be read.
         """
         self.checkpoint = checkpoint
-        self._device, self._tokens = device, tokens
+        self._device, self._tokens, self._share = device, tokens, share
         self.network = Network(checkpoint, kernel_named(_KERNEL), device)
         with WeightReader(checkpoint, device) as reader:
             for name in checkpoint.base:
@@ -116,38 +120,55 @@ class Learner:
 
     def step(self, items: Sequence[PreparedItem], loss: Loss) -> float:
         """Add the gradient of a loss of a batch to the parameters'; the loss."""
-        packs = self._packs(items)
-        if len(packs) == 1:
-            value = loss(self._vectors(items, packs, [self._forward(items, packs[0])]))
-            value.backward()  # type: ignore[no-untyped-call]
-            return value.item()
-        seed, leaves = torch.initial_seed(), []
-        for number, chosen in enumerate(packs):
-            # what is left out of a pass is left out of both
+        share, seed = self._share, torch.initial_seed()
+        packs = self._packs(items, share.size)
+        mine = range(share.rank, len(packs), share.size)
+        made = {}
+        for number in mine:
+            # what is left out of a pass is left out of both, whoever makes it
             torch.manual_seed(seed + number)
-            with torch.no_grad():
-                made = self._forward(items, chosen)
-            leaves.append(tuple(part.requires_grad_() for part in made))
+            with torch.set_grad_enabled(len(mine) == 1):
+                made[number] = self._forward(items, packs[number])
+        leaves = []
+        for number, chosen in enumerate(packs):
+            parts = made.get(number) or self._room(items, chosen)
+            leaf = tuple(part.detach().clone() for part in parts)
+            for part in leaf:
+                share.spread(part, number % share.size)
+            leaves.append(tuple(part.requires_grad_() for part in leaf))
         value = loss(self._vectors(items, packs, leaves))
         value.backward()  # type: ignore[no-untyped-call]
-        for number, (chosen, parts) in enumerate(zip(packs, leaves, strict=True)):
-            torch.manual_seed(seed + number)
-            torch.autograd.backward(self._forward(items, chosen), [part.grad for part in parts])
+        for number in mine:
+            if len(mine) > 1:
+                torch.manual_seed(seed + number)
+                made[number] = self._forward(items, packs[number])
+            torch.autograd.backward(made[number], [part.grad for part in leaves[number]])
+        share.add_up([parameter for _, parameter in self.learning])
         return value.item()
+
+    def _room(self, items: Sequence[PreparedItem], chosen: Sequence[int]) -> tuple[Tensor, Tensor]:
+        """Place for the vectors of a pack that another worker makes."""
+        tokens = sum(len(items[index].token_ids) for index in chosen)
+        sizes = (
+            (len(chosen), self.checkpoint.hidden_size),
+            (tokens, self.checkpoint.multi_vector_dim),
+        )
+        single, multi = (torch.empty(size, device=self._device) for size in sizes)
+        return single, multi
 
     @torch.no_grad()
     def embed(self, items: Sequence[PreparedItem]) -> Vectors:
         """The vectors of items, without gradients."""
         self.network.eval()
-        packs = self._packs(items)
+        packs = self._packs(items, 1)
         found = self._vectors(items, packs, [self._forward(items, chosen) for chosen in packs])
         self.network.train()
         return found
 
-    def _packs(self, items: Sequence[PreparedItem]) -> list[list[int]]:
+    def _packs(self, items: Sequence[PreparedItem], workers: int) -> list[list[int]]:
         """Which items pass together: equally long ones side by side, as attention likes them."""
         costs = [self._stager.cost(item) for item in items]
-        return pack(costs, self._tokens)
+        return pack(costs, min(self._tokens, sum(costs) // workers + max(costs)))
 
     def _forward(
         self, items: Sequence[PreparedItem], chosen: Sequence[int]
@@ -172,10 +193,19 @@ class Learner:
         order = [index for chosen in packs for index in chosen]
         back = torch.argsort(torch.tensor(order, device=self._device))
         singles_BH = torch.cat([single for single, _ in parts])[back]
-        lengths = [len(items[index].token_ids) for index in order]
-        ragged = torch.split(torch.cat([multi for _, multi in parts]), lengths)
-        padded_BTD = nn.utils.rnn.pad_sequence(list(ragged), batch_first=True)[back]
-        lengths_B = torch.tensor(lengths, device=self._device)[back]
+        lengths_B = torch.tensor([len(item.token_ids) for item in items], device=self._device)
+        longest = int(lengths_B.max())
+        lengths_b = lengths_B[order]
+        # padded by one gather, since each of many copies would have a gradient as large as all
+        starts_b = torch.tensor(order, device=self._device) * longest - (
+            lengths_b.cumsum(0) - lengths_b
+        )
+        flat_TD = torch.cat([multi for _, multi in parts])
+        place_T = starts_b.repeat_interleave(lengths_b) + torch.arange(
+            len(flat_TD), device=self._device
+        )
+        empty_ND = flat_TD.new_zeros(len(items) * longest, flat_TD.shape[1])
+        padded_BTD = empty_ND.index_copy(0, place_T, flat_TD).view(len(items), longest, -1)
         return Vectors(
             singles_BH=singles_BH, multi=MultiVectors(vectors_BTD=padded_BTD, lengths_B=lengths_B)
         )

@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 
@@ -24,6 +24,7 @@ from pipeline.training.learner import Learner, Vectors
 from pipeline.training.objective import Objective
 from pipeline.training.optimizer import Optimizer
 from pipeline.training.pairs import Pair, Pairs
+from pipeline.training.share import Alone, Share
 from pipeline.training.spec import TrainSpec
 from pipeline.training.written import demand_new, write_adapter, write_backbone
 
@@ -64,12 +65,14 @@ class Training:
     """Of each entry of the spec."""
     target: Path
     """Where the checkpoint goes."""
+    share: Share = field(default_factory=Alone)
+    """The workers that train together."""
 
     def run(self, show: Callable[[Step], None]) -> None:
         """Train, and write the checkpoint.
 
         Args:
-            show: told of every step.
+            show: told of every step, by the first of several workers.
 
         Raises:
             SpecError: nothing is left to train on, or a state of another training is there.
@@ -84,21 +87,26 @@ class Training:
             folder=self.target.with_name(f"{self.target.name}.training"), identity=self._identity()
         )
         begun = kept.load(learner.learning, optimizer.adamw)
-        held_out = self._held_out()
+        is_first = self.share.rank == 0
+        held_out = self._held_out() if is_first else []
+        # all have taken up the same state before one of them writes the next
+        self.share.wait()
         for step in range(begun, spec.steps):
             done = self._step(step, learner, optimizer)
             is_last = step + 1 == spec.steps
             if spec.held_out and (is_last or (step + 1) % spec.held_out.every == 0):
                 done = replace(done, found=tuple(look(learner, batch) for batch in held_out))
-            if not is_last and (step + 1) % spec.output.keep_every == 0:
+            if is_first and not is_last and (step + 1) % spec.output.keep_every == 0:
                 kept.save(step + 1, learner.learning, optimizer.adamw)
-            show(done)
-        self._write(learner)
-        kept.remove()
+            if is_first:
+                show(done)
+        if is_first:
+            self._write(learner)
+            kept.remove()
 
     def _learner(self) -> Learner:
         spec, device = self.spec, pick_device(self.spec.compute.device)
-        learner = Learner(self.checkpoint, device, spec.batch.tokens)
+        learner = Learner(self.checkpoint, device, spec.batch.tokens, self.share)
         if spec.adapter is None:
             learner.learn_all()
         else:

@@ -5,20 +5,21 @@ negatives after them. Scores are cosines, or sums of cosines over the tokens of 
 their number, so both kinds lie in -1 .. 1 and share a temperature.
 
 Legend: Q queries, P candidates, H size of a single vector, S tokens of the longest query, T tokens
-of the longest candidate, D size of a vector of a multi-vector.
+of the longest candidate, D size of a vector of a multi-vector, N tokens of all queries, M tokens
+of all candidates.
 """
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy, kl_div, log_softmax
-from torch.utils.checkpoint import checkpoint as recomputed
 
 from pipeline.model.pooling import cut
 
 _TOKEN_PAIRS = 1 << 25
-"""Similarities of tokens that are held at a time, 128 MB; the backward pass makes them again."""
+"""Similarities of tokens that are held at a time, 128 MB."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,23 +55,52 @@ def late_scores(queries: MultiVectors, candidates: MultiVectors) -> Tensor:
 
     A token that is not a candidate's own is never the closest, even where all cosines are negative.
     """
-    per_query = candidates.vectors_BTD.shape[0] * candidates.vectors_BTD.shape[1]
-    step = max(1, _TOKEN_PAIRS // (per_query * queries.vectors_BTD.shape[1]))
-    mask_PT = candidates.mask_BT
-    parts = [
-        recomputed(_closest, some_qSD, candidates.vectors_BTD, mask_PT, use_reentrant=False)
-        for some_qSD in torch.split(queries.vectors_BTD, step)
-    ]
-    closest_QSP = torch.cat(parts)
-    own_QS = queries.mask_BT.unsqueeze(-1)
-    sums_QP = closest_QSP.masked_fill(~own_QS, 0.0).sum(dim=1)
-    return sums_QP / queries.lengths_B.unsqueeze(1)
+    mask_PT = candidates.mask_BT.unsqueeze(-1)
+    # the first token once more changes no maximum
+    vectors_PTD = torch.where(mask_PT, candidates.vectors_BTD, candidates.vectors_BTD[:, :1])
+    own_ND = queries.vectors_BTD[queries.mask_BT]
+    closest_NP: Tensor = _Closest.apply(own_ND, vectors_PTD)  # type: ignore[no-untyped-call]
+    owners = torch.arange(len(queries.lengths_B), device=own_ND.device)
+    owner_N = owners.repeat_interleave(queries.lengths_B)
+    sums_QP = closest_NP.new_zeros(len(owners), closest_NP.shape[1])
+    return sums_QP.index_add(0, owner_N, closest_NP) / queries.lengths_B.unsqueeze(1)
 
 
-def _closest(queries_QSD: Tensor, candidates_PTD: Tensor, mask_PT: Tensor) -> Tensor:
-    """For each token of a query the cosine of a candidate's closest: [Q, S, P]."""
-    cosines_QSPT = torch.einsum("qsd,ptd->qspt", queries_QSD, candidates_PTD)
-    return cosines_QSPT.masked_fill(~mask_PT, -torch.inf).amax(dim=-1)
+class _Closest(torch.autograd.Function):
+    """For each of N tokens the cosine of a candidate's closest: [N, P].
+
+    A gradient reaches only the tokens that are closest, so it is a product with a sparse matrix;
+    no similarity is kept for it.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, tokens_ND: Tensor, candidates_PTD: Tensor) -> Tensor:
+        count, length, _ = candidates_PTD.shape
+        flat_DM = candidates_PTD.flatten(0, 1).T
+        step = max(1, _TOKEN_PAIRS // (count * length))
+        parts = [
+            (some_nD @ flat_DM).view(-1, count, length).max(dim=-1)
+            for some_nD in torch.split(tokens_ND, step)
+        ]
+        ctx.save_for_backward(tokens_ND, candidates_PTD, torch.cat([at for _, at in parts]))
+        return torch.cat([closest for closest, _ in parts])
+
+    @staticmethod
+    def backward(ctx: Any, gradient_NP: Tensor) -> tuple[Tensor, Tensor]:
+        tokens_ND, candidates_PTD, at_NP = ctx.saved_tensors
+        count, length, _ = candidates_PTD.shape
+        starts_P = torch.arange(count, device=at_NP.device) * length
+        owner_NP = torch.arange(len(tokens_ND), device=at_NP.device).unsqueeze(1).expand_as(at_NP)
+        weights_NM = torch.sparse_coo_tensor(
+            torch.stack([owner_NP.flatten(), (at_NP + starts_P).flatten()]),
+            gradient_NP.flatten(),
+            (len(tokens_ND), count * length),
+            is_coalesced=True,
+            check_invariants=False,
+        )
+        to_tokens_ND = torch.sparse.mm(weights_NM, candidates_PTD.flatten(0, 1))
+        to_candidates_MD = torch.sparse.mm(weights_NM.t(), tokens_ND)
+        return to_tokens_ND, to_candidates_MD.view_as(candidates_PTD)
 
 
 def info_nce(scores_QP: Tensor, temperature: float, passed_over_QP: Tensor, rows: Tensor) -> Tensor:
@@ -101,6 +131,29 @@ def divergence(
         for scores in (single_QP, late_QP)
     )
     return kl_div(late, single, reduction="batchmean", log_target=True)
+
+
+def taught(
+    scores_QP: Tensor, taught_QP: Tensor, temperature: float, teacher_temperature: float
+) -> Tensor:
+    """Divergence of a student's distribution from a teacher's (Hinton et al., arXiv 1503.02531).
+
+    D(softmax(taught / teacher_temperature) || softmax(scores / temperature)), mean over the
+    queries.
+
+    Args:
+        scores_QP: cosines.
+        taught_QP: the teacher's cosines; NaN where it has said nothing, which counts for neither.
+        temperature: by which scores are divided.
+        teacher_temperature: by which the teacher's are.
+    """
+    unknown_QP = taught_QP.isnan()
+    lowest = torch.finfo(scores_QP.dtype).min
+    student, teacher = (
+        log_softmax((scores / by).masked_fill(unknown_QP, lowest), dim=-1)
+        for scores, by in ((scores_QP, temperature), (taught_QP, teacher_temperature))
+    )
+    return kl_div(student, teacher, reduction="batchmean", log_target=True)
 
 
 def cosent(scores_Q: Tensor, grades_Q: Tensor, temperature: float) -> Tensor:

@@ -1,8 +1,9 @@
 """Objective: one number to be made small, of the vectors of a batch.
 
 Pairs that nobody has graded: InfoNCE on single vectors, as the mean over all their sizes
-(Matryoshka, arXiv 2205.13147), and on late-interaction scores, and the divergence of the two.
-Graded ones: CoSENT on both kinds of scores. See `losses` for each.
+(Matryoshka, arXiv 2205.13147), and on late-interaction scores, and the divergence of the two; with
+a teacher, also that of the single vectors' scores from what it says of the queries. Graded ones:
+CoSENT on both kinds of scores. See `losses` for each.
 
 Legend: Q queries, P candidates.
 """
@@ -21,6 +22,7 @@ from pipeline.training.losses import (
     info_nce,
     late_scores,
     single_scores,
+    taught,
 )
 from pipeline.training.spec import LossSpec
 
@@ -50,10 +52,14 @@ class Objective:
             queries = vectors.multi.of(slice(None, batch.queries))
             late = late_scores(queries, vectors.multi.of(slice(batch.queries, None)))
         is_graded = np.isfinite(batch.grades_Q)
+        is_taught = np.isfinite(batch.taught_QQ.diagonal())
         parts: dict[str, Tensor] = {}
         if not is_graded.all():
             rows = torch.from_numpy(np.flatnonzero(~is_graded)).to(device)
             parts |= self._contrasted(singles, late, rows, passed_over_QP)
+        if is_taught.any() and self.spec.taught:
+            rows = torch.from_numpy(np.flatnonzero(is_taught)).to(device)
+            parts["taught"] = self._taught(singles, rows, batch)
         if is_graded.any() and self.spec.graded:
             rows = torch.from_numpy(np.flatnonzero(is_graded)).to(device)
             grades = torch.from_numpy(batch.grades_Q[is_graded]).to(device)
@@ -63,6 +69,19 @@ class Objective:
             ]
             parts["graded"] = self.spec.graded * torch.stack(ranked).mean()
         return parts
+
+    def _taught(self, singles: list[Tensor], rows: Tensor, batch: Batch) -> Tensor:
+        taught_QQ = torch.from_numpy(batch.taught_QQ).to(rows.device)[rows]
+        each = [
+            taught(
+                scores[rows, : batch.queries],
+                taught_QQ,
+                self.spec.temperature,
+                self.spec.teacher_temperature,
+            )
+            for scores in singles
+        ]
+        return self.spec.taught * torch.stack(each).mean()
 
     def _contrasted(
         self, singles: list[Tensor], late: Tensor | None, rows: Tensor, passed_over_QP: Tensor

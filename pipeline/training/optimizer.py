@@ -9,6 +9,7 @@ from torch.optim import AdamW
 
 from pipeline.training.spec import OptimizerSpec
 
+_TOKENS = "embed_tokens.weight"
 _BETAS = (0.9, 0.98)
 """The second shorter than usual: a training here is some thousands of steps."""
 
@@ -22,11 +23,15 @@ class Optimizer:
         """Take the parameters that learn, by name, and how many steps there will be."""
         self._spec, self._steps = spec, steps
         self._parameters = [parameter for _, parameter in learning]
-        matrices = [p for _, p in learning if p.dim() > 1]
+        tokens = [p for name, p in learning if name.endswith(_TOKENS)]
+        matrices = [p for name, p in learning if p.dim() > 1 and not name.endswith(_TOKENS)]
         others = [p for _, p in learning if p.dim() <= 1]
+        decay = spec.weight_decay
         groups = [
-            {"params": matrices, "weight_decay": spec.weight_decay},
-            {"params": others, "weight_decay": 0.0},
+            {"params": matrices, "weight_decay": decay, "times": 1.0},
+            # decay is a share of the rate, and is to be the same for all
+            {"params": tokens, "weight_decay": decay / spec.tokens, "times": spec.tokens},
+            {"params": others, "weight_decay": 0.0, "times": 1.0},
         ]
         self.adamw = AdamW([g for g in groups if g["params"]], lr=spec.learning_rate, betas=_BETAS)
 
@@ -42,7 +47,7 @@ class Optimizer:
         """Move the parameters by their gradients, and forget these; the gradients' norm."""
         norm = float(clip_grad_norm_(self._parameters, self._spec.clip))
         for group in self.adamw.param_groups:
-            group["lr"] = self.rate(step)
+            group["lr"] = self.rate(step) * group["times"]
         self.adamw.step()
         self.adamw.zero_grad(set_to_none=True)
         return norm

@@ -37,6 +37,8 @@ class Pair:
     """Texts that do not."""
     grade: float | None
     """How close the two are, if somebody said so."""
+    taught: NDArray[np.float32] | None
+    """A teacher's vector of the query, of any length, if there is a teacher."""
     prompts: tuple[Prompt, Prompt]
     """Of the query, and of the texts that answer it."""
 
@@ -64,7 +66,7 @@ class Pairs:
     """Those of one entry of a spec, in the order of its files."""
 
     def __init__(self, spec: PairsSpec, table: pa.Table, set_aside: Sequence[SetAside]) -> None:
-        """Take a table with the columns query, text, image, negatives, grade and family."""
+        """Take a table with the columns of `_settled`."""
         self.spec = spec
         self.set_aside = tuple(set_aside)
         self._table = table
@@ -81,6 +83,7 @@ class Pairs:
             image=value["image"],
             negatives=tuple(value["negatives"] or ()),
             grade=value["grade"],
+            taught=None if value["taught"] is None else np.array(value["taught"], np.float32),
             prompts=(self.spec.prompts[0], self.spec.prompts[1]),
         )
 
@@ -141,6 +144,7 @@ def _columns(spec: PairsSpec, names: Sequence[str], uri: str) -> list[str]:
         "image": spec.image,
         "negatives": spec.negatives,
         "grade": spec.grade,
+        "teacher": spec.teacher,
         "family": spec.family,
     }
     for key, column in wanted.items():
@@ -159,6 +163,7 @@ def _settled(spec: PairsSpec, read: pa.Table, uri: str) -> pa.Table:
         "image": (spec.image, pa.binary()),
         "negatives": (spec.negatives, pa.list_(pa.string())),
         "grade": (spec.grade, pa.float64()),
+        "taught": (spec.teacher, pa.list_(pa.float32())),
         # by itself, a pair is its own family: what it asks
         "family": (spec.family or spec.query, pa.string()),
     }

@@ -32,6 +32,11 @@ class PairsSpec(Section):
     grade: str | None = Field(
         None, description="the column with a number that says how close the two are, or null"
     )
+    teacher: str | None = Field(
+        None,
+        description="the column with another model's vector of each query, a list of numbers of "
+        "one length, or null",
+    )
     family: str | None = Field(
         None,
         description="the column by which pairs are held out together, or null for each by itself",
@@ -126,6 +131,10 @@ class LossSpec(Section):
     late: _Weight = Field(1.0, description="the weight of InfoNCE on late-interaction scores")
     tie: _Weight = Field(1.0, description="the weight of the divergence of the two")
     graded: _Weight = Field(1.0, description="the weight of CoSENT, where there are grades")
+    taught: _Weight = Field(1.0, description="the weight of a teacher's word, where there is one")
+    teacher_temperature: float = Field(
+        0.05, gt=0, description="by which a teacher's cosines are divided"
+    )
     dims: list[Annotated[int, Field(ge=1)]] | None = Field(
         None, description="sizes of single vectors, or null for all matryoshka_dims"
     )
@@ -141,6 +150,9 @@ class OptimizerSpec(Section):
     """AdamW (arXiv 1711.05101), warmed up linearly, then a half cosine down to nothing."""
 
     learning_rate: float = Field(1e-3, gt=0, description="at its highest")
+    tokens: float = Field(
+        1.0, gt=0, description="how many times as fast the embeddings of tokens learn"
+    )
     weight_decay: float = Field(0.01, ge=0, description="of matrices; norms and biases have none")
     warmup: _Share = Field(0.05, description="share of the steps")
     clip: float = Field(1.0, gt=0, description="the largest norm of all gradients together")
@@ -160,6 +172,9 @@ class TrainingComputeSpec(Section):
     device: Literal["auto", "cpu", "cuda"] = Field("auto", description="auto, cpu or cuda")
     threads: int | None = Field(
         None, ge=1, description="a whole number of torch's threads on a CPU, or null for all"
+    )
+    workers: int = Field(
+        1, ge=1, description="a whole number of workers that train together, with --address"
     )
 
 

@@ -3,8 +3,6 @@
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
 import yaml
 
@@ -23,50 +21,29 @@ _FRESH = {
 }
 
 
-@pytest.fixture
-def spec(tmp_path: Path, tiny_checkpoint: Path) -> Path:
-    asked = [f"what is {number}?" for number in range(60)]
-    answers = [f"it is the number {number}" for number in range(59)] + [""]
-    pq.write_table(pa.table({"query": asked, "positive": answers}), tmp_path / "pairs.parquet")
-    plain = {
-        "name": "numbers",
-        "model": str(tiny_checkpoint),
-        "adapter": {"name": "numbers"},
-        "pairs": [{"uri": str(tmp_path / "pairs.parquet")}],
-        "steps": 3,
-        "batch": {"pairs": 8},
-        "held_out": {"share": 0.2, "every": 2},
-        "compute": {"threads": 1},
-        "output": {"path": str(tmp_path / "trained")},
-    }
-    path = tmp_path / "train.yaml"
-    path.write_text(yaml.safe_dump(plain))
-    return path
-
-
 def _with(spec: Path, **keys: Any) -> Path:
     spec.write_text(yaml.safe_dump(yaml.safe_load(spec.read_text()) | keys))
     return spec
 
 
-def test_an_adapter_is_trained_and_told_of(spec: Path, capsys: Captured) -> None:
-    assert main(["train", str(spec)]) == 0
+def test_an_adapter_is_trained_and_told_of(training_spec: Path, capsys: Captured) -> None:
+    assert main(["train", str(training_spec)]) == 0
     told = capsys.readouterr()
     assert "adapter numbers trained in" in told.out
     assert "pairs.parquet: 59 pairs, 1 set aside\n" in told.err
     assert "row 59: what answers it is empty or null" in told.err
     assert "step 3 of 3: loss " in told.err
     assert told.err.count("held out of") == 2
-    assert main(["checkpoint", "verify", str(spec.parent / "trained")]) == 0
+    assert main(["checkpoint", "verify", str(training_spec.parent / "trained")]) == 0
     assert "retrieval, text-matching, code, numbers" in capsys.readouterr().out
-    assert main(["train", str(spec)]) == 2
+    assert main(["train", str(training_spec)]) == 2
     assert "output.path: " in capsys.readouterr().err
 
 
-def test_a_fresh_backbone_is_trained(spec: Path, capsys: Captured) -> None:
-    assert main(["train", str(_with(spec, model=_FRESH, adapter=None))]) == 0
+def test_a_fresh_backbone_is_trained(training_spec: Path, capsys: Captured) -> None:
+    assert main(["train", str(_with(training_spec, model=_FRESH, adapter=None))]) == 0
     assert "backbone and both heads trained in" in capsys.readouterr().out
-    written = open_checkpoint(spec.parent / "trained")
+    written = open_checkpoint(training_spec.parent / "trained")
     assert written.hidden_size == 64
     assert written.task_names == ("retrieval", "text-matching", "code")
 
@@ -89,10 +66,16 @@ def test_a_fresh_backbone_is_trained(spec: Path, capsys: Captured) -> None:
     ],
 )
 def test_a_mistake_is_one_sentence(
-    spec: Path, keys: dict[str, Any], sentence: str, capsys: Captured
+    training_spec: Path, keys: dict[str, Any], sentence: str, capsys: Captured
 ) -> None:
-    assert main(["train", str(_with(spec, **keys))]) == 2
+    assert main(["train", str(_with(training_spec, **keys))]) == 2
     told = capsys.readouterr().err
     assert sentence in told
     assert "Traceback" not in told
-    assert not (spec.parent / "trained").exists()
+    assert not (training_spec.parent / "trained").exists()
+
+
+def test_workers_without_ray_are_refused(training_spec: Path, capsys: Captured) -> None:
+    assert main(["train", str(_with(training_spec, compute={"workers": 2}))]) == 2
+    told = capsys.readouterr().err
+    assert "compute.workers: 2, but no Ray was named; add --address local" in told

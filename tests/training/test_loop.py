@@ -21,7 +21,9 @@ from pipeline.tasks import TASKS
 from pipeline.training.adapters import lora_config
 from pipeline.training.learner import Learner
 from pipeline.training.loop import Step
-from pipeline.training.spec import AdapterSpec
+from pipeline.training.optimizer import Optimizer
+from pipeline.training.share import Alone
+from pipeline.training.spec import AdapterSpec, OptimizerSpec
 from tests.training.conftest import MakeTraining
 
 _CPU = torch.device("cpu")
@@ -81,7 +83,7 @@ def test_a_step_of_several_passes_has_the_gradient_of_one(
 
 
 def test_only_the_adapter_has_a_gradient_and_all_of_it_has(checkpoint: Checkpoint) -> None:
-    learner = Learner(checkpoint, _CPU, 4096)
+    learner = Learner(checkpoint, _CPU, 4096, Alone())
     learner.learn_adapter("mine", lora_config(checkpoint, AdapterSpec(name="mine")))
     before = {name: p.detach().clone() for name, p in learner.network.named_parameters()}
     named = dict(learner.adapter_weights("mine"))
@@ -110,10 +112,10 @@ def test_an_adapter_goes_on_from_what_it_is_and_a_new_one_from_no_change(
 ) -> None:
     processor = Processor(checkpoint)
     items = [processor.text(text, TASKS["retrieval.query"]) for text in _TEXTS]
-    plain = Learner(checkpoint, _CPU, 4096).embed(items).singles_BH
+    plain = Learner(checkpoint, _CPU, 4096, Alone()).embed(items).singles_BH
     found = {}
     for name in ("mine", "retrieval"):
-        learner = Learner(checkpoint, _CPU, 4096)
+        learner = Learner(checkpoint, _CPU, 4096, Alone())
         learner.learn_adapter(name, lora_config(checkpoint, AdapterSpec(name=name)))
         found[name] = learner.embed(items).singles_BH
     assert torch.allclose(found["mine"], plain, atol=1e-6)
@@ -237,3 +239,32 @@ def test_graded_pairs_learn_their_order(training: MakeTraining, tmp_path: Path) 
     made.run(seen.append)
     assert set(seen[0].parts) == {"graded"}
     assert seen[-1].loss < 0.7 * seen[0].loss
+
+
+def test_what_a_teacher_says_is_learnt(training: MakeTraining, tmp_path: Path) -> None:
+    """That odd words are alike, and even ones are: nothing else says so."""
+    path = tmp_path / "taught.parquet"
+    asked = [f"word {number}" for number in range(32)]
+    said = [[1.0, 0.0] if number % 2 else [0.0, 1.0] for number in range(32)]
+    pq.write_table(pa.table({"query": asked, "positive": asked, "said": said}), path)
+    alone = {"single": 0.0, "late": 0.0, "tie": 0.0, "graded": 1.0}
+    entry = {"uri": str(path), "teacher": "said", "prompts": ["query", "query"]}
+    made = training(pairs=[entry], held_out=None, steps=30, batch={"pairs": 16}, loss=alone)
+    seen: list[Step] = []
+    made.run(seen.append)
+    assert {name for name, value in seen[0].parts.items() if value} == {"taught"}
+    assert seen[-1].parts["taught"] < 0.5 * seen[0].parts["taught"]
+
+
+def test_embeddings_of_tokens_learn_so_many_times_as_fast(checkpoint: Checkpoint) -> None:
+    learner = Learner(checkpoint, _CPU, 4096, Alone())
+    learner.learn_all()
+    before = {name: p.detach().clone() for name, p in learner.learning}
+    for _, parameter in learner.learning:
+        parameter.grad = torch.ones_like(parameter)
+    spec = OptimizerSpec(learning_rate=1e-3, tokens=20.0, warmup=0.0, weight_decay=0.0, clip=1e9)
+    Optimizer(spec, learner.learning, steps=10).step(0)
+    for name, parameter in learner.learning:
+        moved = (before[name] - parameter.detach()).abs().mean().item()
+        times = 20.0 if name.endswith("embed_tokens.weight") else 1.0
+        assert moved == pytest.approx(times * 1e-3, rel=1e-2), name

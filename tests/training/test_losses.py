@@ -16,6 +16,7 @@ from pipeline.training.losses import (
     info_nce,
     late_scores,
     single_scores,
+    taught,
 )
 
 _TEMPERATURE = 0.1
@@ -97,6 +98,22 @@ def test_cosent_sums_over_all_pairs_that_are_in_the_wrong_order(seed: int) -> No
     assert found.item() == pytest.approx(math.log(total), rel=1e-9, abs=1e-12)
 
 
+@given(seeds)
+def test_a_teachers_word_counts_among_those_that_it_knows(seed: int) -> None:
+    generator = np.random.default_rng(seed)
+    scores, cosines = generator.uniform(-1, 1, (2, 3, 5))
+    cosines[1, 3] = np.nan
+    expected = 0.0
+    for row in range(3):
+        known = np.isfinite(cosines[row])
+        p = np.exp(cosines[row][known] / 0.3)
+        q = np.exp(scores[row][known] / _TEMPERATURE)
+        p, q = p / p.sum(), q / q.sum()
+        expected += float((p * np.log(p / q)).sum()) / 3
+    found = taught(_tensor(scores), _tensor(cosines), _TEMPERATURE, 0.3)
+    assert found.item() == pytest.approx(expected, rel=1e-9, abs=1e-12)
+
+
 def test_single_scores_are_cosines_of_what_is_left_after_the_cut() -> None:
     generator = np.random.default_rng(0)
     queries, candidates = _unit(generator, 2, 8), _unit(generator, 3, 8)
@@ -123,6 +140,7 @@ def test_all_losses_have_gradients_that_are_right() -> None:
             info_nce(single, _TEMPERATURE, over, rows)
             + info_nce(late, _TEMPERATURE, over, rows)
             + divergence(single, late, _TEMPERATURE, over)
+            + taught(single, over.double(), _TEMPERATURE, 0.3)
             + cosent(single.diagonal(), grades, _TEMPERATURE)
         )
 

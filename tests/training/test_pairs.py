@@ -83,3 +83,22 @@ def test_whoever_answers_as_well_is_no_negative(tmp_path: Path, checkpoint: Chec
     assert np.isnan(batch.grades_Q[[0, 2, 3]]).all()
     assert batch.grades_Q[1] == 0.5
     assert len(batch.items) == 4 + 4 + 2
+
+
+def test_a_teacher_says_how_close_the_queries_are_that_it_knows(
+    tmp_path: Path, checkpoint: Checkpoint
+) -> None:
+    path = tmp_path / "pairs.parquet"
+    columns = {
+        "query": ["a", "b", "c", "d"],
+        "positive": ["A", "B", "C", "D"],
+        "said": [[2.0, 0.0], None, [1.0, 1.0], [0.0, 3.0]],
+    }
+    pq.write_table(pa.table(columns), path)
+    pairs = read_pairs(_spec(path, teacher="said"))
+    batch = Collator(Processor(checkpoint)).batch([pairs[row] for row in range(4)])
+    known, half = [0, 2, 3], 2**-0.5
+    expected = [[1, half, 0], [half, 1, half], [0, half, 1]]
+    assert np.allclose(batch.taught_QQ[np.ix_(known, known)], expected)
+    assert np.isnan(batch.taught_QQ[1]).all()
+    assert np.isnan(batch.taught_QQ[:, 1]).all()
