@@ -21,6 +21,7 @@ from pipeline.corpus.stdlib import TOPICS_MODULE, Definition, Library, Module, s
 FEW_ROWS = 6
 """A table with fewer rows is not worth a page of its own."""
 
+_BOOK = "The Python Standard Library"
 LENGTHS = (("1-5", 5), ("6-10", 10), ("11-20", 20), ("21-40", 40), ("41-80", 80), ("81+", 10**9))
 
 
@@ -64,7 +65,7 @@ def _references(library: Library) -> Iterator[Draft]:
 
 
 def _reference(module: Module, blocks: Sequence[Block], folio: int) -> Page:
-    sheet = Sheet(module.name, folio)
+    sheet = Sheet.of_book(_BOOK, module.name, folio)
     sheet.write(module.name, TITLE)
     sheet.write("Module reference", SUBTITLE)
     rows = _described(module)
@@ -85,7 +86,7 @@ def _reports(library: Library) -> Iterator[Draft]:
 
 
 def _report(module: Module, functions: Sequence[Definition], folio: int) -> Page:
-    sheet = Sheet(module.name, folio)
+    sheet = Sheet.of_book(_BOOK, module.name, folio)
     title = f"{module.name} in numbers"
     sheet.write(title, TITLE)
     sheet.write("Size and shape of one module", SUBTITLE)
@@ -139,7 +140,7 @@ def _essay(label: str, module: str, blocks: list[Block], folio: int) -> Page:
     title = label
     if blocks[0].kind == "heading":
         title, blocks = blocks[0].text, blocks[1:]
-    sheet = Sheet(label, folio)
+    sheet = Sheet.of_book(_BOOK, label, folio)
     sheet.write(title, TITLE)
     is_topic = module == TOPICS_MODULE
     sheet.write("The Python language reference" if is_topic else "Module notes", SUBTITLE)
@@ -160,7 +161,7 @@ def _listings(library: Library) -> Iterator[Draft]:
 
 
 def _listing(item: Definition, folio: int) -> Page:
-    sheet = Sheet(item.module, folio)
+    sheet = Sheet.of_book(_BOOK, item.module, folio)
     sheet.write(item.qualname, TITLE)
     sheet.write(f"Annotated source, from the module {item.module}", SUBTITLE)
     first, *rest = parse(item.doc)

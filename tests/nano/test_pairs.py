@@ -1,0 +1,131 @@
+"""What becomes a pair, and that a family is on one side."""
+
+import io
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+
+from pipeline.nano import pairs
+from pipeline.nano.debian import Description, Package
+from pipeline.nano.graded import grade
+from pipeline.nano.pages import strip
+from pipeline.nano.pairs import HELD_OUT, SIDES, side_of, write_pairs
+from pipeline.nano.rows import of_images, of_packages, of_titles
+from pipeline.nano.teacher import Taught
+
+
+def test_packages_are_asked_for_in_and_across_languages(packages: list[Package]) -> None:
+    found = {name: [(r.query, r.positive) for r in rows] for name, rows in of_packages(packages)}
+    assert ("pack files", "Makes them small.") in found["packages.en-en"]
+    assert len(found["packages.en-en"]) == 3
+    assert found["packages.de-de"] == [("Schach spielen", "Ein Brett für zwei.")]
+    assert found["packages.en-de"] == [("play chess", "Ein Brett für zwei.")]
+    ((query, answer),) = found["packages.de-en"]
+    assert query == "Schach spielen"
+    assert str(answer).startswith("A board with two players")
+    # what the document says of itself in a line is no part of it
+    assert not any(query in str(answer) for query, answer in found["packages.en-en"])
+
+
+def test_titles_are_asked_for_by_their_translations(packages: list[Package]) -> None:
+    (row,) = dict(of_titles(packages))["titles.de-en"]
+    assert (row.query, row.positive, row.english) == ("Schach spielen", "play chess", "play chess")
+
+
+def test_images_show_what_is_asked_and_are_made_of_whole_squares(packages: list[Package]) -> None:
+    found = dict(of_images(packages))
+    assert [row.query for row in found["strips"]] == [p.english.short for p in packages]
+    for row in (*found["strips"], *found["heads"]):
+        assert isinstance(row.positive, bytes)
+        image = Image.open(io.BytesIO(row.positive))
+        assert image.width % 28 == image.height % 28 == 0
+        assert np.asarray(image.convert("L")).std() > 5
+
+
+@given(st.text(st.characters(categories=["Ll", "Lu", "Zs"]), min_size=1, max_size=120))
+def test_every_text_fits_its_strip(text: str) -> None:
+    if not text.strip():
+        return
+    image = Image.open(io.BytesIO(strip(text, np.random.default_rng(0)))).convert("L")
+    ink = np.asarray(image) < 128
+    # nothing is cut off at the lower or the right edge
+    assert not ink[-2:].any()
+    assert not ink[:, -2:].any()
+
+
+@given(st.lists(st.text(min_size=1), min_size=1, unique=True))
+def test_a_family_is_on_one_side_whatever_else_there_is(families: list[str]) -> None:
+    assert [side_of(family) for family in families] == [side_of(family) for family in families]
+    assert {side_of(family) for family in families} <= set(SIDES)
+
+
+def test_about_the_share_of_all_families_is_held_out() -> None:
+    held = [side_of(f"family {number}") == "held-out" for number in range(5_000)]
+    assert abs(np.mean(held) - HELD_OUT) < 0.02
+
+
+def test_grades_are_the_teachers_cosines(packages: list[Package], taught: Taught) -> None:
+    many = [
+        Package(
+            name=f"{package.name}{number}",
+            family=package.family,
+            english=package.english,
+            translated={},
+        )
+        for number in range(3)
+        for package in packages
+    ]
+    sentences = [package.english.short for package in packages]
+    # as many sentences as are looked at for the nearest, by other spellings
+    numbers = dict(taught.numbers)
+    more = np.random.default_rng(1).standard_normal((40, 8))
+    more /= np.linalg.norm(more, axis=1, keepdims=True)
+    vectors = np.concatenate([taught.vectors_ND, more.astype(np.float16)])
+    for number in range(40):
+        numbers[f"sentence {number}"] = len(sentences) + number
+        many.append(_named(f"sentence {number}"))
+    known = Taught(numbers=numbers, vectors_ND=vectors)
+    rows = grade(many, known).to_pylist()
+    assert len(rows) >= 30
+    for row in rows:
+        one, other = known.of([row["query"], row["positive"]]).astype(np.float32)
+        assert np.isclose(row["grade"], one @ other, atol=2e-3)
+        assert row["query"] != row["positive"]
+
+
+def _named(short: str) -> Package:
+    description = Description(short=short, long=f"{short}, at length")
+    return Package(name=short, family=short, english=description, translated={})
+
+
+def test_no_family_is_on_both_sides_of_what_is_written(
+    tmp_path: Path, packages: list[Package], taught: Taught, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    many = [*packages, *(_named(f"sentence {number}") for number in range(200))]
+    shorts = list(dict.fromkeys(package.english.short for package in many))
+    vectors = np.random.default_rng(0).standard_normal((len(shorts), 8)).astype(np.float16)
+    known = Taught(numbers={s: n for n, s in enumerate(shorts)}, vectors_ND=vectors)
+    monkeypatch.setattr(pairs, "read_packages", lambda lists: many)
+    monkeypatch.setattr(pairs, "read_functions", lambda roots: [])
+    monkeypatch.setattr(pairs, "read_manuals", list)
+    monkeypatch.setattr(pairs, "release", lambda lists: "an index")
+    monkeypatch.setattr(pairs.Taught, "ask", lambda sentences: known)
+    write_pairs(tmp_path)
+    families = {}
+    for side in SIDES:
+        files = sorted((tmp_path / side).glob("*.parquet"))
+        assert {"packages.en-en.parquet", "strips.parquet", "graded.parquet"} <= {
+            file.name for file in files
+        }
+        families[side] = {
+            family
+            for file in files
+            for family in pq.read_table(file, columns=["family"])["family"].to_pylist()
+        }
+    assert families["train"] and families["held-out"]
+    assert families["train"].isdisjoint(families["held-out"])

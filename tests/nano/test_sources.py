@@ -1,0 +1,111 @@
+"""What is read of the package index, of manual pages and of Python's sources."""
+
+import gzip
+from pathlib import Path
+
+import pytest
+
+from pipeline.errors import SourceError
+from pipeline.nano.debian import Package, read_packages, release
+from pipeline.nano.functions import read_functions
+from pipeline.nano.manuals import read_manuals
+
+_MANUAL = r"""'\" t
+.\" a comment
+.TH QSORT 3
+.SH NAME
+qsort, qsort_r \- sort an array
+.SH SYNOPSIS
+.B void qsort(void);
+.SH DESCRIPTION
+The
+.BR qsort ()
+function sorts an array with \fInmemb\fP elements.
+.PP
+It is \(lqfast\(rq.
+.SH BUGS
+None.
+"""
+
+_GERMAN = r""".TH QSORT 3
+.SH BEZEICHNUNG
+qsort \- ein Feld sortieren, m\(:oglichst schnell
+.SH BESCHREIBUNG
+Gro\(ss.
+"""
+
+
+def test_packages_have_their_descriptions_family_and_current_translations(
+    packages: list[Package],
+) -> None:
+    assert [package.name for package in packages] == ["chess", "chess-data", "zip"]
+    chess, data, packer = packages
+    assert (chess.family, data.family, packer.family) == ("games", "games", "zip")
+    assert chess.english.short == "play chess"
+    assert chess.english.long == (
+        "A board with two players and a clock.\nFeatures:\n* it thinks\n* it wins"
+    )
+    assert chess.translated["de"].short == "Schach spielen"
+    assert not packer.translated
+
+
+def test_the_index_says_what_it_is_of(index: Path) -> None:
+    assert release(index) == "Debian stable of Sat, 11 Jul 2026 10:16:37 UTC"
+
+
+def test_without_apt_a_sentence_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(SourceError, match=r"^apt-get: not found; .* on Debian"):
+        read_packages(tmp_path / "index")
+
+
+def test_an_index_that_was_not_fetched_whole_is_fetched_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    failing = tmp_path / "apt-get"
+    failing.write_text("#!/bin/sh\necho 'E: no route to the mirror' >&2\nexit 100\n")
+    failing.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:/bin")
+    for _ in range(2):
+        with pytest.raises(SourceError, match="apt-get update: E: no route to the mirror"):
+            read_packages(tmp_path / "index")
+
+
+def test_a_manual_page_gives_its_purpose_and_its_description(tmp_path: Path) -> None:
+    for folder, source in (("man3", _MANUAL), ("de/man3", _GERMAN)):
+        (tmp_path / folder).mkdir(parents=True)
+        (tmp_path / folder / "qsort.3.gz").write_bytes(gzip.compress(source.encode()))
+    (tmp_path / "man3" / "alias.3.gz").symlink_to("qsort.3.gz")
+    (tmp_path / "man3" / "odd.3").write_text(".SH NAME\nnothing here\n")
+    english, german = read_manuals(tmp_path)
+    assert (english.name, english.section, english.family) == ("qsort", "3", "qsort")
+    assert english.purpose == "sort an array"
+    assert english.text == (
+        "The qsort () function sorts an array with nmemb elements.\nIt is fast."
+    )
+    assert german.language == "de"
+    assert german.purpose == "ein Feld sortieren, möglichst schnell"
+    assert german.text == "Groß."
+
+
+def test_functions_have_no_docstring_in_their_code_and_come_once(tmp_path: Path) -> None:
+    source = (
+        "def add(one, other):\n"
+        '    """Add two numbers. And no more."""\n'
+        "    total = one + other\n"
+        "    return total\n\n\n"
+        "def bare(one):\n"
+        "    total = one\n"
+        "    return total\n\n\n"
+        "def short(one):\n"
+        '    """Too short."""\n'
+        "    total = one\n"
+        "    return total\n"
+    )
+    for package in ("first", "second"):
+        (tmp_path / package).mkdir()
+        (tmp_path / package / "__init__.py").write_text(source)
+    (found,) = read_functions([tmp_path])
+    assert (found.name, found.family) == ("first.add", "first")
+    assert found.purpose == "Add two numbers."
+    assert found.code == "def add(one, other):\n    total = one + other\n    return total"
