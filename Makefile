@@ -4,7 +4,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 PIP    := $(BIN)/pip --disable-pip-version-check -qq
 
-.PHONY: help quickstart cron test test-system test-long lint format constraints clean
+.PHONY: help quickstart nano cron test test-system test-long lint format constraints clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*##/\t/' | expand -t 14
@@ -12,6 +12,11 @@ help:  ## list the targets
 quickstart: $(VENV)/run quickstart/checkpoint/config.json  ## set up, build a corpus, embed it
 	@$(BIN)/nightjar corpus quickstart/corpus
 	@$(BIN)/nightjar embed configs/quickstart.yaml
+
+nano: nano/code/config.json  ## train nano anew, on Debian: two hours on two cores; then measure it
+	@find pipeline/nano/checkpoint -type f ! -name README.md -delete
+	@cp -r nano/code/. pipeline/nano/checkpoint
+	@$(BIN)/python -m benchmarks.nano nano/pairs/held-out pipeline/nano/checkpoint
 
 cron: $(VENV)/run  ## have cron run configs/nightly.yaml every night
 	@infra/cron/install
@@ -42,11 +47,23 @@ constraints: $(VENV)/dev  ## write the versions installed now to constraints.txt
 	@$(BIN)/pip freeze --exclude-editable | sed 's/+cpu$$//' >> constraints.new
 	@mv constraints.new constraints.txt
 
-clean:  ## remove the environment, the emulators and the quickstart's files
-	rm -rf $(VENV) .emulators quickstart
+clean:  ## remove the environment, the emulators, and what the quickstart and nano have made
+	rm -rf $(VENV) .emulators quickstart nano
 
 quickstart/checkpoint/config.json: | $(VENV)/run
-	@$(BIN)/nightjar checkpoint tiny quickstart/checkpoint
+	@$(BIN)/nightjar checkpoint nano quickstart/checkpoint
+
+# nano's stages: each begins with what the one before it has written, and a killed one goes on
+nano/code/config.json: nano/text-matching/config.json
+nano/text-matching/config.json: nano/retrieval/config.json
+nano/retrieval/config.json: nano/backbone/config.json
+nano/backbone/config.json: nano/pairs/PAIRS.json
+nano/%/config.json:
+	@$(BIN)/nightjar train configs/nano/$*.yaml
+
+nano/pairs/PAIRS.json: | $(VENV)/dev
+	@$(PIP) install -c constraints.txt -e .[dev,nano]
+	@$(BIN)/nightjar pairs nano/pairs
 
 $(VENV)/run: pyproject.toml constraints.txt
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
