@@ -2,6 +2,7 @@
 
     train/packages.en-en.parquet ...      short descriptions against long ones, of two languages
     train/titles.de-en.parquet ...        short descriptions against their translations
+    train/pieces.en-en.parquet ...        words of a long description against the rest of it
     train/graded.parquet                  short descriptions that a teacher says are so close
     train/manuals.same.parquet ...        purposes of manual pages against their descriptions
     train/functions.parquet               docstrings against the code that they were cut out of
@@ -29,7 +30,15 @@ from pipeline.nano.debian import read_packages, release
 from pipeline.nano.functions import environment, read_functions
 from pipeline.nano.graded import grade
 from pipeline.nano.manuals import read_manuals
-from pipeline.nano.rows import Row, of_functions, of_images, of_manuals, of_packages, of_titles
+from pipeline.nano.rows import (
+    Row,
+    of_functions,
+    of_images,
+    of_manuals,
+    of_packages,
+    of_pieces,
+    of_titles,
+)
 from pipeline.nano.teacher import Taught
 
 HELD_OUT = 0.12
@@ -69,6 +78,7 @@ def write_pairs(directory: Path) -> None:
     for name, rows in chain(
         of_packages(packages),
         of_titles(packages),
+        of_pieces(packages),
         of_manuals(manuals),
         of_functions(functions),
         of_images(packages),
@@ -86,15 +96,16 @@ def write_pairs(directory: Path) -> None:
 def _write(folder: Path, name: str, rows: Sequence[Row], side: Side, taught: Taught) -> int:
     """One side of some pairs; how many there are."""
     some = [row for row in rows if side_of(row.family) == side]
-    vectors_ND = taught.of([row.english for row in some])
-    table = pa.table(
-        {
-            "query": [row.query for row in some],
-            "positive": [row.positive for row in some],
-            "family": [row.family for row in some],
-            "teacher": pa.FixedSizeListArray.from_arrays(vectors_ND.ravel(), vectors_ND.shape[1]),
-        }
-    )
+    columns = {
+        "query": pa.array(row.query for row in some),
+        "positive": pa.array(row.positive for row in some),
+        "family": pa.array(row.family for row in some),
+    }
+    english = [row.english for row in some if row.english is not None]
+    if english:
+        vectors_ND = taught.of(english)
+        size = vectors_ND.shape[1]
+        columns["teacher"] = pa.FixedSizeListArray.from_arrays(vectors_ND.ravel(), size)
     folder.mkdir(parents=True, exist_ok=True)
-    pq.write_table(table, folder / f"{name}.parquet", compression="zstd")
+    pq.write_table(pa.table(columns), folder / f"{name}.parquet", compression="zstd")
     return len(some)

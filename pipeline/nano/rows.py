@@ -1,5 +1,6 @@
 """Rows: which questions and answers packages, manual pages and functions give."""
 
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -15,6 +16,12 @@ _MOST_CHARACTERS = 1_200
 
 _HEADS = 8_000
 """Packages of which the upper part of a page is drawn."""
+
+_SENTENCES = re.compile(r"(?<=[.!?:;])\s+|(?<=[。！？])|\n")  # noqa: RUF001  Japanese has its own
+_SHORTEST = 12
+"""Characters of a sentence that says something."""
+
+_PIECE_WORDS, _PIECE_CHARACTERS = (3, 12), 100
 
 _WAYS = (
     ("en", "en"),
@@ -33,8 +40,8 @@ class Row:
     """What answers it, a text or an image."""
     family: str
     """With what it is held out."""
-    english: str
-    """The question in English, for the teacher."""
+    english: str | None
+    """The question in English, for the teacher; None where it is not asked."""
 
 
 Rows = Iterator[tuple[str, list[Row]]]
@@ -62,6 +69,45 @@ def of_titles(packages: Sequence[Package]) -> Rows:
             if language in package.translated
         ]
         yield f"titles.{language}-en", _distinct(r for r in rows if r.query != r.positive)
+
+
+def of_pieces(packages: Sequence[Package], seed: int = 0) -> Rows:
+    """A few words out of a long description against the rest of it, in and across languages.
+
+    The inverse cloze task (Lee et al., arXiv 1906.00300): what goes together without anybody having
+    asked. Across languages the whole of the other description answers.
+    """
+    random = np.random.default_rng(seed)
+    for asked in ("en", *LANGUAGES):
+        for answered in dict.fromkeys((asked, "en")):
+            rows = []
+            for package in packages:
+                said = {"en": package.english, **package.translated}
+                if asked not in said:
+                    continue
+                sentences = [s for s in _SENTENCES.split(said[asked].long) if len(s) >= _SHORTEST]
+                if len(sentences) < 2:
+                    continue
+                chosen = int(random.integers(len(sentences)))
+                rest = [s for number, s in enumerate(sentences) if number != chosen]
+                answer = " ".join(rest) if answered == asked else said[answered].long
+                rows.append(
+                    Row(
+                        query=_piece(sentences[chosen], random),
+                        positive=answer[:_MOST_CHARACTERS],
+                        family=package.family,
+                        english=None,
+                    )
+                )
+            yield f"pieces.{asked}-{answered}", _distinct(rows)
+
+
+def _piece(sentence: str, random: np.random.Generator) -> str:
+    """Some words of a sentence, as many as a question has."""
+    words = sentence.split()
+    length = int(random.integers(*_PIECE_WORDS))
+    first = int(random.integers(max(1, len(words) - length + 1)))
+    return " ".join(words[first : first + length])[:_PIECE_CHARACTERS]
 
 
 def of_images(packages: Sequence[Package]) -> Rows:

@@ -142,7 +142,13 @@ class Learner:
             if len(mine) > 1:
                 torch.manual_seed(seed + number)
                 made[number] = self._forward(items, packs[number])
-            torch.autograd.backward(made[number], [part.grad for part in leaves[number]])
+            # a loss of one kind of vectors alone leaves the other without a gradient
+            counted = [
+                (part, leaf.grad)
+                for part, leaf in zip(made[number], leaves[number], strict=True)
+                if leaf.grad is not None
+            ]
+            torch.autograd.backward(*zip(*counted, strict=True))
         share.add_up([parameter for _, parameter in self.learning])
         return value.item()
 

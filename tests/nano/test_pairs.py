@@ -1,6 +1,7 @@
 """What becomes a pair, and that a family is on one side."""
 
 import io
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +16,7 @@ from pipeline.nano.debian import Description, Package
 from pipeline.nano.graded import grade
 from pipeline.nano.pages import strip
 from pipeline.nano.pairs import HELD_OUT, SIDES, side_of, write_pairs
-from pipeline.nano.rows import of_images, of_packages, of_titles
+from pipeline.nano.rows import of_images, of_packages, of_pieces, of_titles
 from pipeline.nano.teacher import Taught
 
 
@@ -30,6 +31,25 @@ def test_packages_are_asked_for_in_and_across_languages(packages: list[Package])
     assert str(answer).startswith("A board with two players")
     # what the document says of itself in a line is no part of it
     assert not any(query in str(answer) for query, answer in found["packages.en-en"])
+
+
+def test_a_piece_is_asked_of_the_rest_and_of_the_whole_in_english(packages: list[Package]) -> None:
+    long = "Ein Brett für zwei Spieler. Dazu eine Uhr, die von selbst läuft."
+    said = Description(short="chess", long="A board for two players. A clock that runs by itself.")
+    german = replace(
+        packages[0], english=said, translated={"de": Description(short="Schach", long=long)}
+    )
+    found = dict(of_pieces([german]))
+    (piece,) = found["pieces.de-de"]
+    assert piece.query in long
+    assert piece.positive in long
+    assert piece.query not in str(piece.positive)
+    (across,) = found["pieces.de-en"]
+    assert across.query in long
+    assert across.positive == german.english.long
+    (english,) = found["pieces.en-en"]
+    assert english.query in german.english.long
+    assert english.english is None
 
 
 def test_titles_are_asked_for_by_their_translations(packages: list[Package]) -> None:
