@@ -148,7 +148,7 @@ class Learner:
                 for part, leaf in zip(made[number], leaves[number], strict=True)
                 if leaf.grad is not None
             ]
-            torch.autograd.backward(*zip(*counted, strict=True))
+            torch.autograd.backward([part for part, _ in counted], [grad for _, grad in counted])
         share.add_up([parameter for _, parameter in self.learning])
         return value.item()
 
