@@ -86,7 +86,8 @@ class HeldOut:
         for query, content in zip(*(column.to_pylist() for column in table), strict=True):
             grades.setdefault(query, {})[self._numbers[content]] = 1.0
         chosen = np.sort(np.random.default_rng(seed).permutation(len(grades))[:most])
-        queries = [list(grades)[number] for number in chosen]
+        every = list(grades)
+        queries = [every[number] for number in chosen]
         return Asked(queries=tuple(queries), grades=tuple(grades[query] for query in queries))
 
     def apart(self, name: str) -> NDArray[np.bool_]:

@@ -8,7 +8,6 @@ texts a second are embedded, beside sentence-transformers with the teacher.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -94,10 +93,9 @@ def main(arguments: Sequence[str] | None = None) -> Path:
     most = 20 if options.quick else parsed.most
     result = describe_run("nano", options, {"length": _LENGTH, "most": most})
     result["fingerprint"] = open_checkpoint(parsed.checkpoint).fingerprint
-    with (
-        scratch(options) as folder,
-        _untrained(folder / "untrained", parsed.checkpoint) as untrained,
-    ):
+    with scratch(options) as folder:
+        untrained = folder / "untrained"
+        _write_untrained(untrained, parsed.checkpoint)
         result["found"] = [
             row for answers in SETS for row in _found(parsed, answers, most, untrained)
         ]
@@ -105,15 +103,13 @@ def main(arguments: Sequence[str] | None = None) -> Path:
     return written(result, result_file("nano", options))
 
 
-@contextmanager
-def _untrained(directory: Path, checkpoint: Path) -> Iterator[Path]:
+def _write_untrained(directory: Path, checkpoint: Path) -> None:
     """The same network with the same tokenizer, before its first step."""
     path = Path(__file__).parent.parent / "configs" / "nano" / "backbone.yaml"
     spec = TrainSpec.model_validate(yaml.safe_load(path.read_text()))
     assert not isinstance(spec.model, str)
     tokenizer = Tokenizer.from_file(str(checkpoint / "tokenizer.json"))
     write_fresh(directory, spec.model, tokenizer, seed=spec.seed)
-    yield directory
 
 
 def _found(

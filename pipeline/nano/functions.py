@@ -24,8 +24,6 @@ class Function:
     """Dotted, module included."""
     purpose: str
     """The first sentence of its docstring."""
-    doc: str
-    """The whole of it."""
     code: str
     """Its source without the docstring."""
 
@@ -56,4 +54,4 @@ def _function(item: Definition) -> Function | None:
     purpose = summary(item.doc)
     if not item.code or item.lines not in CODE_LINES or len(purpose.split()) < FEWEST_WORDS:
         return None
-    return Function(name=item.name, purpose=purpose, doc=item.doc, code=item.code)
+    return Function(name=item.name, purpose=purpose, code=item.code)

@@ -1,7 +1,7 @@
 """Rows: which questions and answers packages, manual pages and functions give."""
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -168,7 +168,7 @@ def _of_manual(asked: Manual, answered: Manual, original: Manual) -> Row:
     )
 
 
-def _distinct(rows: "Iterator[Row] | list[Row]") -> list[Row]:
+def _distinct(rows: Iterable[Row]) -> list[Row]:
     """Each pair once, in their order."""
     found: dict[tuple[str, str | bytes], Row] = {}
     for row in rows:

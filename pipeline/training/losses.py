@@ -125,12 +125,7 @@ def divergence(
     D(softmax(single / temperature) || softmax(late / temperature)), mean over the queries: it ties
     the two outputs to one another.
     """
-    lowest = torch.finfo(single_QP.dtype).min
-    single, late = (
-        log_softmax((scores / temperature).masked_fill(passed_over_QP, lowest), dim=-1)
-        for scores in (single_QP, late_QP)
-    )
-    return kl_div(late, single, reduction="batchmean", log_target=True)
+    return _diverged(late_QP / temperature, single_QP / temperature, passed_over_QP)
 
 
 def taught(
@@ -148,12 +143,17 @@ def taught(
         teacher_temperature: by which the teacher's are.
     """
     unknown_QP = taught_QP.isnan()
-    lowest = torch.finfo(scores_QP.dtype).min
-    student, teacher = (
-        log_softmax((scores / by).masked_fill(unknown_QP, lowest), dim=-1)
-        for scores, by in ((scores_QP, temperature), (taught_QP, teacher_temperature))
+    return _diverged(scores_QP / temperature, taught_QP / teacher_temperature, unknown_QP)
+
+
+def _diverged(logits_QP: Tensor, others_QP: Tensor, passed_over_QP: Tensor) -> Tensor:
+    """D(softmax(others) || softmax(logits)) without what is passed over, mean over the queries."""
+    lowest = torch.finfo(logits_QP.dtype).min
+    own, other = (
+        log_softmax(logits.masked_fill(passed_over_QP, lowest), dim=-1)
+        for logits in (logits_QP, others_QP)
     )
-    return kl_div(student, teacher, reduction="batchmean", log_target=True)
+    return kl_div(own, other, reduction="batchmean", log_target=True)
 
 
 def cosent(scores_Q: Tensor, grades_Q: Tensor, temperature: float) -> Tensor:
