@@ -38,6 +38,8 @@ def _in_runs(
     scale: float,
 ) -> Tensor:
     """Sequences of the same length that lie together are one batch of one call."""
+    # under autocast the rotary embedding leaves queries and keys in float32
+    query_Thd, key_Tkd = query_Thd.to(value_Tkd.dtype), key_Tkd.to(value_Tkd.dtype)
     if query_Thd.is_cuda:
         # enable_gqa rules out the memory-efficient kernel there, and what is left is quadratic
         key_Tkd, value_Tkd = for_each_head(query_Thd, key_Tkd, value_Tkd)
@@ -65,7 +67,7 @@ def _shape_of_runs(
     causal: bool,
     scale: float,
 ) -> Tensor:
-    return torch.empty_like(query_Thd, memory_format=torch.contiguous_format)
+    return torch.empty_like(query_Thd, dtype=value_Tkd.dtype, memory_format=torch.contiguous_format)
 
 
 def _keep_for_gradients(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:

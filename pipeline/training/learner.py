@@ -2,7 +2,7 @@
 
 In the first stage all weights learn. In the second an adapter does, put beside the linears by peft
 under the names of the official files, and nothing else has a gradient. Weights are float32 wherever
-they learn; on CUDA the passes are in bfloat16.
+they learn; the passes may be in bfloat16 (autocast), scores and losses never are.
 
 A batch of more tokens than one pass may have passes twice (GradCache, arXiv 2101.06983): first
 without gradients, to have all vectors and from these the gradient of each of them, then part by
@@ -54,13 +54,19 @@ class Learner:
     """The network of a checkpoint, as it is trained."""
 
     def __init__(
-        self, checkpoint: Checkpoint, device: torch.device, tokens: int, share: Share
+        self,
+        checkpoint: Checkpoint,
+        device: torch.device,
+        dtype: torch.dtype,
+        tokens: int,
+        share: Share,
     ) -> None:
         """Load the base weights, without an adapter; nothing learns yet.
 
         Args:
             checkpoint: opened.
             device: of the weights.
+            dtype: of the passes.
             tokens: tokens and image patches of one forward pass.
             share: the workers that do each step together.
 
@@ -68,7 +74,7 @@ class Learner:
             CheckpointError: a tensor cannot be read.
         """
         self.checkpoint = checkpoint
-        self._device, self._tokens, self._share = device, tokens, share
+        self._device, self._dtype, self._tokens, self._share = device, dtype, tokens, share
         self.network = Network(checkpoint, kernel_named(_KERNEL), device)
         with WeightReader(checkpoint, device) as reader:
             for name in checkpoint.base:
@@ -217,6 +223,6 @@ class Learner:
         )
 
     def _precision(self) -> AbstractContextManager[object]:
-        if self._device.type == "cuda":
-            return torch.autocast("cuda", torch.bfloat16)
-        return nullcontext()
+        if self._dtype is torch.float32:
+            return nullcontext()
+        return torch.autocast(self._device.type, self._dtype)

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from pipeline.errors import SpecError
 from pipeline.model.checkpoint import Checkpoint
-from pipeline.model.device import pick_device
+from pipeline.model.device import pick_device, pick_dtype
 from pipeline.model.processor import Processor
 from pipeline.training.adapters import lora_config
 from pipeline.training.batches import Batches
@@ -106,7 +106,8 @@ class Training:
 
     def _learner(self) -> Learner:
         spec, device = self.spec, pick_device(self.spec.compute.device)
-        learner = Learner(self.checkpoint, device, spec.batch.tokens, self.share)
+        dtype = pick_dtype(spec.compute.dtype, device)
+        learner = Learner(self.checkpoint, device, dtype, spec.batch.tokens, self.share)
         if spec.adapter is None:
             learner.learn_all()
         else:
@@ -169,6 +170,11 @@ class Training:
             sources=spec.batch.sources,
             sizes=tuple(len(numbers) for numbers in self._trained_on),
             weights=tuple(entry.weight for entry in spec.pairs),
+            alike=spec.batch.alike,
+            taught=tuple(
+                None if pairs.taught_ND is None else pairs.taught_ND[numbers]
+                for pairs, numbers in zip(self.pairs, self._trained_on, strict=True)
+            ),
         )
 
     def _held_out(self) -> list[Batch]:

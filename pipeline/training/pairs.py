@@ -87,6 +87,18 @@ class Pairs:
             prompts=(self.spec.prompts[0], self.spec.prompts[1]),
         )
 
+    @cached_property
+    def taught_ND(self) -> NDArray[np.float32] | None:
+        """A teacher's vectors of all queries; None unless it has said something of each."""
+        column = self._table["taught"].combine_chunks()
+        flat, rows = column.flatten(), len(column)
+        if not rows or column.null_count or flat.null_count:
+            return None
+        if (column.value_lengths().to_numpy() * rows != len(flat)).any():
+            return None
+        vectors: NDArray[np.float32] = flat.to_numpy().reshape(rows, -1)
+        return vectors
+
     def texts(self) -> Iterator[str]:
         """All texts, for a tokenizer to learn from."""
         for name in ("query", "text"):

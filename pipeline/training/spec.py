@@ -109,6 +109,13 @@ class BatchSpec(Section):
     sources: int = Field(
         1, ge=1, description="a whole number of entries of pairs that one batch is drawn from"
     )
+    alike: int = Field(
+        1,
+        ge=1,
+        description="a whole number: pairs come in groups of at most so many that the teacher "
+        "finds alike, where there is a teacher; 1 for pairs that have nothing to do with each "
+        "other",
+    )
     max_length: int = Field(
         128, ge=4, le=32768, description="a whole number of tokens that a text is cut to"
     )
@@ -170,6 +177,9 @@ class TrainingComputeSpec(Section):
     """Where it is computed."""
 
     device: Literal["auto", "cpu", "cuda"] = Field("auto", description="auto, cpu or cuda")
+    dtype: Literal["auto", "float32", "bfloat16"] = Field(
+        "auto", description="auto (bfloat16 on cuda, float32 on cpu), float32 or bfloat16"
+    )
     threads: int | None = Field(
         None, ge=1, description="a whole number of torch's threads on a CPU, or null for all"
     )
@@ -209,7 +219,9 @@ class TrainSpec(Section):
     loss: LossSpec = Field(LossSpec(), description="{temperature, single, late, tie, graded, dims}")
     optimizer: OptimizerSpec = Field(OptimizerSpec(), description="{learning_rate, ...}")
     held_out: HeldOutSpec | None = Field(HeldOutSpec(), description="{share, most, every}, or null")
-    compute: TrainingComputeSpec = Field(TrainingComputeSpec(), description="{device, threads}")
+    compute: TrainingComputeSpec = Field(
+        TrainingComputeSpec(), description="{device, dtype, threads, ...}"
+    )
     output: TrainingOutputSpec = Field(description="{path, keep_every}")
     storage: list[StoreSpec] = Field(
         [], description="a list of object stores and how to reach them"

@@ -82,8 +82,18 @@ def test_a_step_of_several_passes_has_the_gradient_of_one(
     assert seen[0].norm == pytest.approx(expected[0].norm, rel=1e-4)
 
 
+def test_passes_in_bfloat16_learn_what_those_in_float32_do(training: MakeTraining) -> None:
+    seen: dict[str, list[Step]] = {"float32": [], "bfloat16": []}
+    for dtype, steps in seen.items():
+        training(dtype, compute={"dtype": dtype}, steps=3).run(steps.append)
+    for exact, rounded in zip(*seen.values(), strict=True):
+        assert rounded.loss == pytest.approx(exact.loss, rel=0.03)
+        assert rounded.norm == pytest.approx(exact.norm, rel=0.1)
+    assert seen["float32"][0].loss != seen["bfloat16"][0].loss
+
+
 def test_only_the_adapter_has_a_gradient_and_all_of_it_has(checkpoint: Checkpoint) -> None:
-    learner = Learner(checkpoint, _CPU, 4096, Alone())
+    learner = Learner(checkpoint, _CPU, torch.float32, 4096, Alone())
     learner.learn_adapter("mine", lora_config(checkpoint, AdapterSpec(name="mine")))
     before = {name: p.detach().clone() for name, p in learner.network.named_parameters()}
     named = dict(learner.adapter_weights("mine"))
@@ -112,10 +122,10 @@ def test_an_adapter_goes_on_from_what_it_is_and_a_new_one_from_no_change(
 ) -> None:
     processor = Processor(checkpoint)
     items = [processor.text(text, TASKS["retrieval.query"]) for text in _TEXTS]
-    plain = Learner(checkpoint, _CPU, 4096, Alone()).embed(items).singles_BH
+    plain = Learner(checkpoint, _CPU, torch.float32, 4096, Alone()).embed(items).singles_BH
     found = {}
     for name in ("mine", "retrieval"):
-        learner = Learner(checkpoint, _CPU, 4096, Alone())
+        learner = Learner(checkpoint, _CPU, torch.float32, 4096, Alone())
         learner.learn_adapter(name, lora_config(checkpoint, AdapterSpec(name=name)))
         found[name] = learner.embed(items).singles_BH
     assert torch.allclose(found["mine"], plain, atol=1e-6)
@@ -257,7 +267,7 @@ def test_what_a_teacher_says_is_learnt(training: MakeTraining, tmp_path: Path) -
 
 
 def test_embeddings_of_tokens_learn_so_many_times_as_fast(checkpoint: Checkpoint) -> None:
-    learner = Learner(checkpoint, _CPU, 4096, Alone())
+    learner = Learner(checkpoint, _CPU, torch.float32, 4096, Alone())
     learner.learn_all()
     before = {name: p.detach().clone() for name, p in learner.learning}
     for _, parameter in learner.learning:
