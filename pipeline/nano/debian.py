@@ -104,7 +104,13 @@ def _options(lists: Path) -> list[str]:
 def _fetch(lists: Path) -> None:
     for folder in (lists / "partial", lists / "cache"):
         folder.mkdir(parents=True, exist_ok=True)
-    _apt(["update", "-qq", "-o", "APT::Update::Error-Mode=any", *_options(lists)])
+    # to apt a relative path is one below its own folder
+    options = _options(lists.resolve())
+    _apt(["update", "-qq", "-o", "APT::Update::Error-Mode=any", *options])
+    if not list(lists.glob("*_Packages")):
+        raise SourceError(
+            "apt-get update: brought no package index; name Debian's mirrors in apt's sources"
+        )
     (lists / "complete").touch()
 
 

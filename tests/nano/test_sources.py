@@ -71,6 +71,20 @@ def test_an_index_that_was_not_fetched_whole_is_fetched_again(
             read_packages(tmp_path / "index")
 
 
+def test_an_index_in_a_relative_folder_goes_there_and_an_empty_one_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = tmp_path / "apt-get"
+    asked.write_text('#!/bin/sh\necho "$@" > arguments\n')
+    asked.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:/bin")
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SourceError, match="brought no package index; name Debian's mirrors"):
+        read_packages(Path("index"))
+    assert f"Dir::State::Lists={tmp_path}/index " in (tmp_path / "arguments").read_text()
+    assert not (tmp_path / "index" / "complete").exists()
+
+
 def test_a_manual_page_gives_its_purpose_and_its_description(tmp_path: Path) -> None:
     for folder, source in (("man3", _MANUAL), ("de/man3", _GERMAN)):
         (tmp_path / folder).mkdir(parents=True)
