@@ -26,8 +26,9 @@ test: $(VENV)/dev  ## set up and run the tests
 test-system: $(VENV)/dev  ## the tests that `make test` leaves out
 	@$(BIN)/pytest -q -m system
 
-test-long: $(VENV)/dev  ## half an hour of killing, and 2,000 simulated schedules
+test-long: $(VENV)/dev  ## half an hour of killing, 100 nights, and 2,000 simulated schedules
 	@$(BIN)/pytest -q -rP tests/chaos/test_chaos.py --rounds 22
+	@$(BIN)/pytest -q tests/chaos/test_many_nights.py --nights 100
 	@$(BIN)/pytest -q tests/simulation/test_simulation.py -k any_race --schedules 2000
 
 lint: $(VENV)/dev  ## the linters: ruff, mypy, import-linter

@@ -1,4 +1,7 @@
-"""A hundred nights of 1 % churn: memory is flat, and what is written is only what is wanted."""
+"""Many nights of 1 % churn: memory is flat, and what is written is only what is wanted.
+
+`pytest tests/chaos/test_many_nights.py --nights 100` is the long run.
+"""
 
 import json
 import random
@@ -17,9 +20,9 @@ from tests.chaos.leftovers import files_of, garbage_of
 from tests.chaos.readings import Reading, demand_flat
 from tests.jobs import write_spec
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
-_NIGHTS, _SHARDS, _ROWS = 100, 4, 50
+_SHARDS, _ROWS = 4, 50
 _CHANGES = _SHARDS * _ROWS // 100
 _QUIET_EVERY, _COLLECTED_EVERY = 10, 7
 
@@ -61,9 +64,14 @@ class Corpus:
 
 
 @pytest.mark.usefixtures("without_canaries", "traced")
-def test_a_hundred_nights_leave_what_they_must_and_no_more(
-    tmp_path: Path, tiny_checkpoint: Path, passes: list[int], capsys: pytest.CaptureFixture[str]
+def test_many_nights_leave_what_they_must_and_no_more(
+    tmp_path: Path,
+    tiny_checkpoint: Path,
+    passes: list[int],
+    capsys: pytest.CaptureFixture[str],
+    pytestconfig: pytest.Config,
 ) -> None:
+    nights: int = pytestconfig.getoption("--nights")
     corpus = Corpus(tmp_path / "docs")
     source = {
         "uri": f"{tmp_path}/docs/*.parquet",
@@ -74,7 +82,7 @@ def test_a_hundred_nights_leave_what_they_must_and_no_more(
     }
     spec = write_spec(tmp_path, tiny_checkpoint, source)
     folder, readings, sizes = Folder(str(tmp_path / "out")), [], []
-    for night in range(_NIGHTS):
+    for night in range(nights):
         is_quiet = night % _QUIET_EVERY == _QUIET_EVERY - 1
         if night and not is_quiet:
             corpus.change()
@@ -98,8 +106,8 @@ def test_a_hundred_nights_leave_what_they_must_and_no_more(
     # after ten nights there are as many old snapshots as there ever will be
     assert max(sizes[-3:]) < 1.5 * max(sizes[2:5]), sizes
     entries = [folder.get(f"{LOG}/{name}") for name in folder.names(LOG)]
-    changed = _NIGHTS - _NIGHTS // _QUIET_EVERY
-    collected = _NIGHTS // _COLLECTED_EVERY
+    changed = nights - nights // _QUIET_EVERY
+    collected = nights // _COLLECTED_EVERY
     assert changed < len(entries) <= changed + collected, "one for each that did something"
     assert max(map(len, entries)) < 1.1 * min(map(len, entries)), "none repeats those before it"
 
