@@ -101,7 +101,8 @@ class Network(nn.Module):
         """The last hidden states, after the final norm: [T, H] in the network's dtype."""
         embedded_TH = self.model.language_model.embed_tokens(pack.token_ids_T)
         if pack.images is not None:
-            embedded_TH[pack.images.pads_M] = self._see(pack.images)
+            # under autocast what is seen is in another dtype than the table of embeddings
+            embedded_TH[pack.images.pads_M] = self._see(pack.images).to(embedded_TH.dtype)
         hidden_1TH: Tensor = self.model.language_model(
             inputs_embeds=embedded_TH.unsqueeze(0),
             # a dict bypasses the library's mask building: the bounds are the mask

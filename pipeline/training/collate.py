@@ -7,7 +7,8 @@ negative of that query: a corpus repeats itself, and to push equal things apart 
 Legend: Q queries, P candidates.
 """
 
-from collections.abc import Sequence
+import re
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -19,8 +20,31 @@ from pipeline.tasks import PREFIXES, Task
 from pipeline.training.pairs import Pair
 from pipeline.training.spec import Prompt
 
+_WORD = re.compile(r"\S+\s*")
 _TINY = 1e-12
 """Keeps a vector of zeros from being divided by its length."""
+
+Reader = Callable[[str], str]
+"""What is read of a text."""
+
+
+def whole(text: str) -> str:
+    """All of it."""
+    return text
+
+
+def with_gaps(share: float, generator: np.random.Generator) -> Reader:
+    """A share of a text's words is passed over, others each time; one word at least is read.
+
+    So that a pair is not known by one rare word: few pairs are soon learnt by heart.
+    """
+
+    def read(text: str) -> str:
+        words = _WORD.findall(text)
+        is_read = generator.random(len(words)) >= share
+        return "".join(word for word, kept in zip(words, is_read, strict=True) if kept) or text
+
+    return read
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,8 +75,12 @@ class Collator:
         """Take what prepares items."""
         self._processor = processor
 
-    def batch(self, pairs: Sequence[Pair]) -> Batch:
+    def batch(self, pairs: Sequence[Pair], read: Reader = whole) -> Batch:
         """A batch of pairs; a pair that cannot be prepared is left out.
+
+        Args:
+            pairs: which.
+            read: what is read of their texts.
 
         Raises:
             RowError: none can.
@@ -63,7 +91,7 @@ class Collator:
         fault: RowError | None = None
         for pair in pairs:
             try:
-                query, answer = self.query(pair), self.answer(pair)
+                query, answer = self._query(pair, read), self._answer(pair, read)
             except RowError as error:
                 fault = error
                 continue
@@ -73,7 +101,7 @@ class Collator:
         if not kept and fault is not None:
             raise fault
         negatives = [(text, pair.prompts[1]) for pair in kept for text in pair.negatives]
-        more = [self._text(text, prompt) for text, prompt in negatives]
+        more = [self._text(read(text), prompt) for text, prompt in negatives]
         contents = [*(pair.answer for pair in kept), *(text for text, _ in negatives)]
         return Batch(
             items=(*queries, *answers, *more),
@@ -83,24 +111,14 @@ class Collator:
             taught_QQ=_taught(kept),
         )
 
-    def query(self, pair: Pair) -> PreparedItem:
-        """Of a pair.
+    def _query(self, pair: Pair, read: Reader) -> PreparedItem:
+        return self._text(read(pair.query), pair.prompts[0])
 
-        Raises:
-            RowError: it cannot be prepared.
-        """
-        return self._text(pair.query, pair.prompts[0])
-
-    def answer(self, pair: Pair) -> PreparedItem:
-        """Of a pair, a text or an image.
-
-        Raises:
-            RowError: it cannot be prepared.
-        """
+    def _answer(self, pair: Pair, read: Reader) -> PreparedItem:
         if pair.image is not None:
             return self._processor.image(pair.image)
         assert pair.text is not None
-        return self._text(pair.text, pair.prompts[1])
+        return self._text(read(pair.text), pair.prompts[1])
 
     def _text(self, text: str, prompt: Prompt) -> PreparedItem:
         return self._processor.text(text, Task(name=prompt, adapter="", prefix=PREFIXES[prompt]))

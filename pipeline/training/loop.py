@@ -17,7 +17,7 @@ from pipeline.model.device import pick_device, pick_dtype
 from pipeline.model.processor import Processor
 from pipeline.training.adapters import lora_config
 from pipeline.training.batches import Batches
-from pipeline.training.collate import Batch, Collator
+from pipeline.training.collate import Batch, Collator, with_gaps
 from pipeline.training.held_out import Found, look
 from pipeline.training.kept import Kept
 from pipeline.training.learner import Learner, Vectors
@@ -118,7 +118,8 @@ class Training:
         began = time.monotonic()
         # dropout, if any, is that of the step, whenever it is made
         torch.manual_seed(hash((self.spec.seed, step)))
-        batch = self._collator.batch(self._chosen(step))
+        gaps = with_gaps(self.spec.batch.gaps, np.random.default_rng([self.spec.seed, step]))
+        batch = self._collator.batch(self._chosen(step), gaps)
         parts: dict[str, float] = {}
 
         def loss(vectors: Vectors) -> Tensor:

@@ -113,8 +113,10 @@ class BatchSpec(Section):
         1,
         ge=1,
         description="a whole number: pairs come in groups of at most so many that the teacher "
-        "finds alike, where there is a teacher; 1 for pairs that have nothing to do with each "
-        "other",
+        "finds alike, where there is one; with 1 in any order",
+    )
+    gaps: _Share = Field(
+        0.0, description="share of the words of a text that are passed over, others each time"
     )
     max_length: int = Field(
         128, ge=4, le=32768, description="a whole number of tokens that a text is cut to"

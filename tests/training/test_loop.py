@@ -82,13 +82,32 @@ def test_a_step_of_several_passes_has_the_gradient_of_one(
     assert seen[0].norm == pytest.approx(expected[0].norm, rel=1e-4)
 
 
-def test_passes_in_bfloat16_learn_what_those_in_float32_do(training: MakeTraining) -> None:
+@pytest.fixture
+def texts_and_images(pairs_file: Path, tmp_path: Path) -> list[dict[str, object]]:
+    """Entries of pairs: some are answered by a text, some by a grey page."""
+    pages = tmp_path / "pages.parquet"
+    shades = [int(256 * number / 24) for number in range(24)]
+    table = {"query": [f"shade {shade}" for shade in shades], "page": [_png(s) for s in shades]}
+    pq.write_table(pa.table(table), pages)
+    return [{"uri": str(pairs_file)}, {"uri": str(pages), "positive": None, "image": "page"}]
+
+
+def test_passes_in_bfloat16_learn_what_those_in_float32_do(
+    training: MakeTraining, texts_and_images: list[dict[str, object]]
+) -> None:
     seen: dict[str, list[Step]] = {"float32": [], "bfloat16": []}
     for dtype, steps in seen.items():
-        training(dtype, compute={"dtype": dtype}, steps=3).run(steps.append)
+        made = training(
+            dtype,
+            pairs=texts_and_images,
+            batch={"pairs": 8, "sources": 2},
+            compute={"dtype": dtype},
+            steps=3,
+        )
+        made.run(steps.append)
     for exact, rounded in zip(*seen.values(), strict=True):
         assert rounded.loss == pytest.approx(exact.loss, rel=0.03)
-        assert rounded.norm == pytest.approx(exact.norm, rel=0.1)
+        assert rounded.norm == pytest.approx(exact.norm, rel=0.2)
     assert seen["float32"][0].loss != seen["bfloat16"][0].loss
 
 
@@ -198,7 +217,7 @@ def test_pairs_that_are_held_out_are_never_trained_on(training: MakeTraining) ->
     seen = set()
     for step in range(60):
         for pair in made._chosen(step):
-            seen.add(made._collator.query(pair).token_ids.tobytes())
+            seen.add(made._collator.batch([pair]).items[0].token_ids.tobytes())
     assert len(seen) > 60
     assert held.isdisjoint(seen)
     epoch = [made._batches.of(step)[0][1] for step in range(60)]
@@ -208,14 +227,9 @@ def test_pairs_that_are_held_out_are_never_trained_on(training: MakeTraining) ->
 
 
 def test_texts_and_images_of_one_batch_teach_the_vision_tower_too(
-    training: MakeTraining, pairs_file: Path, tmp_path: Path
+    training: MakeTraining, texts_and_images: list[dict[str, object]]
 ) -> None:
-    shades = [int(256 * number / 24) for number in range(24)]
-    pages = tmp_path / "pages.parquet"
-    table = {"query": [f"shade {shade}" for shade in shades], "page": [_png(s) for s in shades]}
-    pq.write_table(pa.table(table), pages)
-    entries = [{"uri": str(pairs_file)}, {"uri": str(pages), "positive": None, "image": "page"}]
-    made = training(pairs=entries, batch={"pairs": 8, "sources": 2}, steps=3)
+    made = training(pairs=texts_and_images, batch={"pairs": 8, "sources": 2}, steps=3)
     batch = made._collator.batch(made._chosen(0))
     assert [item.pixels is None for item in batch.items[8:]] == [True] * 4 + [False] * 4
     seen: list[Step] = []

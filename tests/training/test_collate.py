@@ -1,0 +1,64 @@
+"""What is read of the texts of a batch, and who is nobody's negative."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pipeline.model.checkpoint import Checkpoint
+from pipeline.model.processor import Processor
+from pipeline.training.collate import Collator, with_gaps
+from pipeline.training.pairs import Pair
+
+texts = st.text(st.sampled_from("ab \n字"), min_size=1).filter(str.strip)
+
+
+def _read(text: str, share: float, seed: int) -> str:
+    return with_gaps(share, np.random.default_rng(seed))(text)
+
+
+@given(texts, st.floats(0, 0.9), st.integers(0, 100))
+def test_what_is_read_are_words_of_the_text_in_their_order(
+    text: str, share: float, seed: int
+) -> None:
+    read = _read(text, share, seed).split()
+    assert read
+    left = iter(text.split())
+    assert all(word in left for word in read)
+
+
+@given(texts, st.integers(0, 100))
+def test_without_gaps_all_words_are_read(text: str, seed: int) -> None:
+    assert _read(text, 0.0, seed).split() == text.split()
+
+
+def test_as_many_words_are_passed_over_as_was_said_and_others_each_time() -> None:
+    text = " ".join(map(str, range(2000)))
+    read = with_gaps(0.25, np.random.default_rng(0))
+    first, second = read(text).split(), read(text).split()
+    assert len(first) / 2000 == pytest.approx(0.75, abs=0.03)
+    assert first != second
+
+
+def _pair(query: str, text: str) -> Pair:
+    return Pair(
+        query=query,
+        text=text,
+        image=None,
+        negatives=(),
+        grade=None,
+        taught=None,
+        prompts=("query", "passage"),
+    )
+
+
+def test_equal_answers_are_no_negatives_although_other_words_of_them_are_read(
+    checkpoint: Checkpoint,
+) -> None:
+    answer = " ".join("abcdefghijklmnopqrst")
+    pairs = [_pair("one", answer), _pair("two", answer), _pair("three", "another")]
+    gaps = with_gaps(0.5, np.random.default_rng(0))
+    batch = Collator(Processor(checkpoint)).batch(pairs, gaps)
+    assert batch.items[3].token_ids.tolist() != batch.items[4].token_ids.tolist()
+    same = [[False, True, False], [True, False, False], [False, False, False]]
+    assert batch.passed_over_QP.tolist() == same
