@@ -55,8 +55,8 @@ quickstart/checkpoint/config.json: | $(VENV)/run
 # nano's stages: each begins with what the one before it has written, and a killed one goes on
 nano/code/config.json: nano/text-matching/config.json
 nano/text-matching/config.json: nano/retrieval/config.json
-nano/retrieval/config.json: nano/pages/config.json
-nano/pages/config.json: nano/backbone/config.json
+nano/retrieval/config.json: nano/hard/config.json
+nano/hard/config.json: nano/backbone/config.json
 nano/backbone/config.json: nano/pairs/PAIRS.json
 nano/%/config.json:
 	@$(BIN)/nightjar train configs/nano/$*.yaml
