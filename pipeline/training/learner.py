@@ -1,8 +1,9 @@
 """Learner: the network with gradients, and the vectors that it makes of a batch.
 
-In the first stage all weights learn. In the second an adapter does, put beside the linears by peft
-under the names of the official files, and nothing else has a gradient. Weights are float32 wherever
-they learn; the passes may be in bfloat16 (autocast), scores and losses never are.
+In the first stage all weights learn, or the vision tower. In the second an adapter does, put beside
+the linears by peft under the names of the official files, and nothing else has a gradient. Weights
+are float32 wherever they learn; the passes may be in bfloat16 (autocast), scores and losses never
+are.
 
 A batch of more tokens than one pass may have passes twice (GradCache, arXiv 2101.06983): first
 without gradients, to have all vectors and from these the gradient of each of them, then part by
@@ -88,6 +89,10 @@ class Learner:
         """Have all weights learn: the first stage."""
         self.network.requires_grad_(True)
 
+    def learn_vision(self) -> None:
+        """Have the vision tower learn, and nothing else: texts keep the vectors that they have."""
+        self.network.model.visual.requires_grad_(True)
+
     def learn_adapter(self, name: str, config: LoraConfig) -> None:
         """Have an adapter learn, and nothing else: the second stage.
 
@@ -148,13 +153,16 @@ class Learner:
             if len(mine) > 1:
                 torch.manual_seed(seed + number)
                 made[number] = self._forward(items, packs[number])
-            # a loss of one kind of vectors alone leaves the other without a gradient
+            # a loss of one kind of vectors alone leaves the other without a gradient, and where the
+            # vision tower learns alone a pass of texts has none
             counted = [
                 (part, leaf.grad)
                 for part, leaf in zip(made[number], leaves[number], strict=True)
-                if leaf.grad is not None
+                if leaf.grad is not None and part.requires_grad
             ]
-            torch.autograd.backward([part for part, _ in counted], [grad for _, grad in counted])
+            if counted:
+                parts, gradients = zip(*counted, strict=True)
+                torch.autograd.backward(parts, gradients)
         share.add_up([parameter for _, parameter in self.learning])
         return value.item()
 

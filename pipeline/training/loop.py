@@ -108,7 +108,9 @@ class Training:
         spec, device = self.spec, pick_device(self.spec.compute.device)
         dtype = pick_dtype(spec.compute.dtype, device)
         learner = Learner(self.checkpoint, device, dtype, spec.batch.tokens, self.share)
-        if spec.adapter is None:
+        if spec.adapter is None and spec.learns == "vision":
+            learner.learn_vision()
+        elif spec.adapter is None:
             learner.learn_all()
         else:
             learner.learn_adapter(spec.adapter.name, lora_config(self.checkpoint, spec.adapter))
@@ -213,6 +215,8 @@ class Training:
 
     def _write(self, learner: Learner) -> None:
         if self.spec.adapter is None:
-            write_backbone(learner, self.target, self.spec.seed)
+            # adapters are the decoder's: they fit as long as that stays as it is
+            fits = self.spec.learns == "vision"
+            write_backbone(learner, self.target, self.spec.seed, keeps_adapters=fits)
         else:
             write_adapter(learner, self.spec.adapter.name, self.target)

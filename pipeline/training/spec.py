@@ -214,6 +214,11 @@ class TrainSpec(Section):
         None,
         description="{name, dropout}, or null to train the backbone and both heads",
     )
+    learns: Literal["all", "vision"] = Field(
+        "all",
+        description="all weights, or the vision tower alone, to the vectors that texts have; an "
+        "adapter learns by itself",
+    )
     pairs: list[PairsSpec] = Field(min_length=1, description="a list of pairs")
     steps: int = Field(1000, ge=1, description="a whole number of steps")
     seed: int = Field(0, ge=0, description="a whole number; the same one gives the same batches")
@@ -234,6 +239,10 @@ class TrainSpec(Section):
         if self.batch.sources > len(self.pairs):
             raise ValueError(
                 f"batch.sources: {self.batch.sources}, but there are {len(self.pairs)} of pairs"
+            )
+        if self.adapter is not None and self.learns != "all":
+            raise ValueError(
+                f"learns: {self.learns}, but an adapter learns by itself; leave one of the two out"
             )
         if self.adapter is not None and isinstance(self.model, FreshSpec):
             raise ValueError(

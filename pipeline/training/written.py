@@ -4,7 +4,7 @@ All files of the checkpoint that it began from are there again, weights linked w
 allows; only what has learnt is new. Values are rounded to bf16, as the official files have them, in
 the network itself as well: what is asked of it afterwards is asked of what was written.
 
-A trained backbone makes the adapters of its predecessor void: they begin anew, at no change. The
+A trained decoder makes the adapters of its predecessor void: they begin anew, at no change. The
 directory appears whole, by one rename.
 """
 
@@ -46,8 +46,14 @@ def demand_new(target: Path) -> None:
         raise OutputError(f"output.path: {str(target)!r} is there already; name a new directory")
 
 
-def write_backbone(learner: Learner, target: Path, seed: int) -> None:
-    """Write a checkpoint with the trained base, and adapters that change nothing yet.
+def write_backbone(learner: Learner, target: Path, seed: int, *, keeps_adapters: bool) -> None:
+    """Write a checkpoint with the trained base.
+
+    Args:
+        learner: with the base.
+        target: a new directory.
+        seed: of new adapters, which change nothing yet.
+        keeps_adapters: whether the adapters are those that were there.
 
     Raises:
         OutputError: the target exists.
@@ -56,14 +62,16 @@ def write_backbone(learner: Learner, target: Path, seed: int) -> None:
     learner.round()
     with _appearing(target) as made:
         replaced = {str(stored.file.name) for stored in checkpoint.base.values()}
-        _link_others(checkpoint, made, replaced | {_INDEX, ADAPTER_WEIGHTS})
+        void = set() if keeps_adapters else {ADAPTER_WEIGHTS}
+        _link_others(checkpoint, made, replaced | {_INDEX} | void)
         base = {official_base_key(name): tensor for name, tensor in learner.base_weights()}
         _save(base, made / _WEIGHTS)
-        generator = torch.Generator().manual_seed(seed)
-        _write_adapters(
-            made,
-            {tensor: _unmoved(checkpoint, tensor, generator) for tensor in checkpoint.adapters},
-        )
+        if not keeps_adapters:
+            generator = torch.Generator().manual_seed(seed)
+            _write_adapters(
+                made,
+                {tensor: _unmoved(checkpoint, tensor, generator) for tensor in checkpoint.adapters},
+            )
 
 
 def write_adapter(learner: Learner, name: str, target: Path) -> None:
