@@ -14,7 +14,9 @@ quickstart: $(VENV)/run quickstart/checkpoint/config.json  ## set up, build a co
 	@$(BIN)/nightjar embed configs/quickstart.yaml
 
 nano: nano/code/config.json  ## train nano anew, on Debian: two hours on two cores; then measure it
-	@$(BIN)/python -m benchmarks.nano nano/pairs/held-out nano/code
+	@find pipeline/nano/checkpoint -type f ! -name README.md -delete
+	@cp -r nano/code/. pipeline/nano/checkpoint
+	@$(BIN)/python -m benchmarks.nano nano/pairs/held-out pipeline/nano/checkpoint
 
 cron: $(VENV)/run  ## have cron run configs/nightly.yaml every night
 	@infra/cron/install
@@ -50,7 +52,7 @@ clean:  ## remove the environment, the emulators, and what the quickstart and na
 	rm -rf $(VENV) .emulators quickstart nano
 
 quickstart/checkpoint/config.json: | $(VENV)/run
-	@$(BIN)/nightjar checkpoint tiny quickstart/checkpoint
+	@$(BIN)/nightjar checkpoint nano quickstart/checkpoint
 
 # nano's stages: each begins with what the one before it has written, and a killed one goes on
 nano/code/config.json: nano/text-matching/config.json

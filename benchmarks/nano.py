@@ -4,7 +4,7 @@ Every set is asked with each adapter; questions and answers are of families that
 on (`pipeline.nano.pairs`). The intervals are of the bootstrap over queries. Then how many short
 texts a second are embedded, beside sentence-transformers with the teacher.
 
-    python -m benchmarks.nano nano/pairs/held-out nano/code
+    python -m benchmarks.nano nano/pairs/held-out pipeline/nano/checkpoint
 """
 
 from collections.abc import Iterator, Mapping, Sequence

@@ -1,4 +1,4 @@
-"""`nightjar checkpoint`: make a random checkpoint, or verify any."""
+"""`nightjar checkpoint`: take out nano, make a random checkpoint, or verify any."""
 
 import math
 from pathlib import Path
@@ -7,7 +7,18 @@ from pipeline.model.attention import choose_kernel
 from pipeline.model.backbone import Backbone
 from pipeline.model.geometry import FULL, tiny_geometry
 from pipeline.model.random_checkpoint import write_random_checkpoint
+from pipeline.nano.shipped import megabytes, write_nano
 from pipeline.stages.opened import open_model
+
+
+def make_nano(directory: str) -> None:
+    """The trained checkpoint that comes with this installation.
+
+    Raises:
+        CheckpointError: the directory is not empty.
+    """
+    write_nano(Path(directory))
+    print(f"nano, a trained checkpoint of {megabytes():.0f} MB: {directory}; see its README.md")
 
 
 def make_tiny(directory: str, seed: int, hidden: int) -> None:

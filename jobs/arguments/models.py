@@ -80,6 +80,9 @@ def _add_benchmark(commands: Commands) -> None:
 def _add_checkpoint(commands: Commands) -> None:
     checkpoint = commands.add_parser("checkpoint", help="make or verify a checkpoint")
     kinds = checkpoint.add_subparsers(required=True, metavar="KIND")
+    nano = kinds.add_parser("nano", help="trained, small, and part of this installation")
+    nano.add_argument("directory", metavar="DIR")
+    nano.set_defaults(command="checkpoint_nano")
     tiny = kinds.add_parser("tiny", help="random weights, small, in the official file layout")
     tiny.add_argument("directory", metavar="DIR")
     tiny.add_argument("--seed", type=int, default=0)

@@ -25,6 +25,12 @@ def _pairs(arguments: argparse.Namespace) -> None:
     run(arguments.directory)
 
 
+def _checkpoint_nano(arguments: argparse.Namespace) -> None:
+    from jobs.checkpoint import make_nano
+
+    make_nano(arguments.directory)
+
+
 def _checkpoint_tiny(arguments: argparse.Namespace) -> None:
     from jobs.checkpoint import make_tiny
 
@@ -60,6 +66,7 @@ def _corpus(arguments: argparse.Namespace) -> None:
 COMMANDS: dict[str, Command] = {
     "benchmark": _benchmark,
     "schema": _schema,
+    "checkpoint_nano": _checkpoint_nano,
     "checkpoint_tiny": _checkpoint_tiny,
     "checkpoint_full": _checkpoint_full,
     "checkpoint_verify": _checkpoint_verify,

@@ -1,0 +1,98 @@
+"""nano as it is shipped: what it is, that it understands, and that its card tells the truth."""
+
+import json
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from jobs.cli import main
+from pipeline.model.checkpoint import open_checkpoint
+from pipeline.model.embedder import Embedder
+from pipeline.nano.shipped import CHECKPOINT, megabytes
+
+Captured = pytest.CaptureFixture[str]
+
+_RESULTS = Path(__file__).parents[2] / "benchmarks" / "results"
+
+_DOCUMENTS = (
+    "A program that shows the weather forecast for your city.",
+    "This library reads and writes compressed archives of files.",
+    "Play chess against the computer, with a board in three dimensions.",
+    "A server that stores mail and gives it to clients over IMAP.",
+    "Tools to edit photographs: crop, rotate and change the colours.",
+)
+_QUESTIONS = {
+    "chess game": 2,
+    "Schachspiel": 2,
+    "jeu d'échecs": 2,
+    "チェスゲーム": 2,
+    "Bildbearbeitung": 4,
+    "serveur de courrier": 3,
+    "compression library": 1,
+}
+_CODE = (
+    "def read(path):\n    with open(path) as file:\n        return json.load(file)",
+    "def shuffle(x):\n    for i in reversed(range(1, len(x))):\n"
+    "        j = randbelow(i + 1)\n        x[i], x[j] = x[j], x[i]",
+    "def connect(host, port):\n    sock = socket.socket()\n    sock.connect((host, port))\n"
+    "    return sock",
+)
+_ASKED_OF_CODE = {
+    "Load a JSON file.": 0,
+    "Put a list in random order.": 1,
+    "Open a connection to a server.": 2,
+}
+
+
+def test_it_is_small_and_of_the_official_layout(capsys: Captured, tmp_path: Path) -> None:
+    assert megabytes() < 30
+    assert main(["checkpoint", "nano", str(tmp_path / "nano")]) == 0
+    assert "a trained checkpoint of " in capsys.readouterr().out
+    assert main(["checkpoint", "verify", str(tmp_path / "nano")]) == 0
+    told = capsys.readouterr().out
+    assert "retrieval, text-matching, code" in told
+    assert "all there, none unexpected" in told
+    assert main(["checkpoint", "nano", str(tmp_path / "nano")]) == 2
+    assert "is not an empty directory; name a new one for nano" in capsys.readouterr().err
+
+
+def _found(adapter: str, questions: list[str], documents: tuple[str, ...]) -> list[int]:
+    query, passage = (
+        Embedder.load(CHECKPOINT, task=f"{adapter}.{side}", device="cpu", token_budget=4096)
+        for side in ("query", "passage")
+    )
+    scores = query.embed(questions).single @ passage.embed(documents).single.T
+    return [int(number) for number in scores.argmax(axis=1)]
+
+
+def test_it_finds_what_was_meant_in_four_languages() -> None:
+    assert _found("retrieval", list(_QUESTIONS), _DOCUMENTS) == list(_QUESTIONS.values())
+
+
+def test_it_finds_functions_by_what_they_do() -> None:
+    assert _found("code", list(_ASKED_OF_CODE), _CODE) == list(_ASKED_OF_CODE.values())
+
+
+def test_the_same_in_another_language_is_closer_than_anything_else() -> None:
+    embedder = Embedder.load(CHECKPOINT, task="text-matching", device="cpu", token_budget=4096)
+    english = ["web browser", "image viewer", "text editor", "music player"]
+    german = ["Webbrowser", "Bildbetrachter", "Texteditor", "Musikspieler"]
+    scores = embedder.embed(english).single @ embedder.embed(german).single.T
+    assert np.array_equal(scores.argmax(axis=1), np.arange(4))
+
+
+def test_the_card_says_what_was_measured_of_these_weights() -> None:
+    card = (CHECKPOINT / "README.md").read_text()
+    record = json.loads(sorted(_RESULTS.glob("*-nano-*.json"))[-1].read_text())
+    fingerprint = open_checkpoint(CHECKPOINT).fingerprint
+    assert record["fingerprint"] == fingerprint
+    assert fingerprint[:16] in card
+    for row in record["found"]:
+        best = re.escape(f"| {row['set']} | {row['asked']} | {row['queries']:,} |")
+        line = re.search(rf"^{best}.*$", card, re.M)
+        assert line, row["set"]
+        for way in ("nano, multi", "nano, single 256", "BM25"):
+            if way in row["ndcg"]:
+                assert f"{row['ndcg'][way]['mean']:.3f}" in line[0]
