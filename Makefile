@@ -14,7 +14,7 @@ quickstart: $(VENV)/run quickstart/checkpoint/config.json  ## set up, build a co
 	@$(BIN)/nightjar embed configs/quickstart.yaml
 
 nano: nano/code/config.json  ## train nano anew, on Debian: two hours on two cores; then measure it
-	@find pipeline/nano/checkpoint -type f ! -name README.md -delete
+	@find pipeline/nano/checkpoint -type f ! -name README.md ! -name LICENSE -delete
 	@cp -r nano/code/. pipeline/nano/checkpoint
 	@$(BIN)/python -m benchmarks.nano nano/pairs/held-out pipeline/nano/checkpoint
 
