@@ -39,6 +39,9 @@ def with_gaps(share: float, generator: np.random.Generator) -> Reader:
     So that a pair is not known by one rare word: few pairs are soon learnt by heart.
     """
 
+    if not share:
+        return whole
+
     def read(text: str) -> str:
         words = _WORD.findall(text)
         is_read = generator.random(len(words)) >= share

@@ -174,10 +174,15 @@ class Training:
             sizes=tuple(len(numbers) for numbers in self._trained_on),
             weights=tuple(entry.weight for entry in spec.pairs),
             alike=spec.batch.alike,
-            taught=tuple(
-                None if pairs.taught_ND is None else pairs.taught_ND[numbers]
-                for pairs, numbers in zip(self.pairs, self._trained_on, strict=True)
-            ),
+            taught=self._taught if spec.batch.alike > 1 else (),
+        )
+
+    @property
+    def _taught(self) -> tuple[NDArray[np.float32] | None, ...]:
+        """Of each entry a teacher's vectors of the queries that are trained on, if there is one."""
+        return tuple(
+            None if pairs.taught_ND is None else pairs.taught_ND[numbers]
+            for pairs, numbers in zip(self.pairs, self._trained_on, strict=True)
         )
 
     def _held_out(self) -> list[Batch]:

@@ -59,13 +59,18 @@ def test_without_apt_a_sentence_says_so(tmp_path: Path, monkeypatch: pytest.Monk
         read_packages(tmp_path / "index")
 
 
+def _pretend_apt(folder: Path, monkeypatch: pytest.MonkeyPatch, script: str) -> None:
+    """Have `apt-get` do what a script does."""
+    program = folder / "apt-get"
+    program.write_text(f"#!/bin/sh\n{script}\n")
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{folder}:/bin")
+
+
 def test_an_index_that_was_not_fetched_whole_is_fetched_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    failing = tmp_path / "apt-get"
-    failing.write_text("#!/bin/sh\necho 'E: no route to the mirror' >&2\nexit 100\n")
-    failing.chmod(0o755)
-    monkeypatch.setenv("PATH", f"{tmp_path}:/bin")
+    _pretend_apt(tmp_path, monkeypatch, "echo 'E: no route to the mirror' >&2\nexit 100")
     for _ in range(2):
         with pytest.raises(SourceError, match="apt-get update: E: no route to the mirror"):
             read_packages(tmp_path / "index")
@@ -74,10 +79,7 @@ def test_an_index_that_was_not_fetched_whole_is_fetched_again(
 def test_an_index_in_a_relative_folder_goes_there_and_an_empty_one_is_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    asked = tmp_path / "apt-get"
-    asked.write_text('#!/bin/sh\necho "$@" > arguments\n')
-    asked.chmod(0o755)
-    monkeypatch.setenv("PATH", f"{tmp_path}:/bin")
+    _pretend_apt(tmp_path, monkeypatch, 'echo "$@" > arguments')
     monkeypatch.chdir(tmp_path)
     with pytest.raises(SourceError, match="brought no package index; name Debian's mirrors"):
         read_packages(Path("index"))
