@@ -297,6 +297,24 @@ def test_what_a_teacher_says_is_learnt(training: MakeTraining, tmp_path: Path) -
     assert seen[-1].parts["taught"] < 0.5 * seen[0].parts["taught"]
 
 
+def test_a_batch_is_of_groups_that_the_teacher_finds_alike(
+    training: MakeTraining, tmp_path: Path
+) -> None:
+    path = tmp_path / "taught.parquet"
+    asked = [f"word {number}" for number in range(32)]
+    said = [[1.0, number / 1e3] if number % 2 else [0.0, number / 1e3] for number in range(32)]
+    pq.write_table(pa.table({"query": asked, "positive": asked, "said": said}), path)
+    entry = {"uri": str(path), "teacher": "said"}
+
+    def mixed(alike: int) -> int:
+        batch = {"pairs": 8, "alike": alike}
+        made = training(pairs=[entry], held_out=None, steps=40, batch=batch)
+        kinds = [{pair.taught[0] for pair in made._chosen(step)} for step in range(40)]
+        return sum(len(of) > 1 for of in kinds)
+
+    assert mixed(8) < 0.5 * mixed(1)
+
+
 def test_embeddings_of_tokens_learn_so_many_times_as_fast(checkpoint: Checkpoint) -> None:
     learner = Learner(checkpoint, _CPU, torch.float32, 4096, Alone())
     learner.learn_all()
