@@ -13,10 +13,11 @@ quickstart: $(VENV)/run quickstart/checkpoint/config.json  ## set up, build a co
 	@$(BIN)/nightjar corpus quickstart/corpus
 	@$(BIN)/nightjar embed configs/quickstart.yaml
 
-nano: nano/code/config.json  ## train nano anew, on Debian: two hours on two cores; then measure it
+nano: nano/pages/config.json  ## train nano anew, on Debian: four hours on two cores; then measure it
 	@find pipeline/nano/checkpoint -type f ! -name README.md ! -name LICENSE -delete
-	@cp -r nano/code/. pipeline/nano/checkpoint
-	@$(BIN)/python -m benchmarks.nano nano/pairs/held-out pipeline/nano/checkpoint
+	@cp -r nano/pages/. pipeline/nano/checkpoint
+	@$(BIN)/python -m benchmarks.nano nano/pairs/held-out pipeline/nano/checkpoint --most 500
+	@$(BIN)/python -m benchmarks.model_card pipeline/nano/checkpoint/README.md
 
 cron: $(VENV)/run  ## have cron run configs/nightly.yaml every night
 	@infra/cron/install
@@ -55,6 +56,8 @@ quickstart/checkpoint/config.json: | $(VENV)/run
 	@$(BIN)/nightjar checkpoint nano quickstart/checkpoint
 
 # nano's stages: each begins with what the one before it has written, and a killed one goes on
+nano/pages/config.json: nano/lines/config.json
+nano/lines/config.json: nano/code/config.json
 nano/code/config.json: nano/text-matching/config.json
 nano/text-matching/config.json: nano/retrieval/config.json
 nano/retrieval/config.json: nano/hard/config.json

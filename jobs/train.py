@@ -115,7 +115,8 @@ class _Shown:
 
 
 def _told(found: Found) -> str:
+    read = "" if found.read is None else f", {found.read:.1%} of the squares read"
     return (
         f"nDCG@10 {found.single:.3f} single, {found.multi:.3f} multi "
-        f"({found.queries:,} queries of as many answers)"
+        f"({found.queries:,} queries of as many answers){read}"
     )

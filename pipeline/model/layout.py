@@ -84,6 +84,10 @@ def _official_module(module: str) -> str:
     return f"model.{module}" if module.startswith(("language_model.", "visual.")) else module
 
 
+TOKENS = "language_model.embed_tokens.weight"
+"""The embeddings of all tokens."""
+
+
 def base_shapes(config: Mapping[str, Any]) -> dict[str, Shape]:
     """Canonical name -> shape of every base tensor, projector included.
 
@@ -95,7 +99,7 @@ def base_shapes(config: Mapping[str, Any]) -> dict[str, Shape]:
     head = hidden // text["num_attention_heads"]
     kv = text["num_key_value_heads"] * head
     shapes = _vision_shapes(config["vision_config"])
-    shapes["language_model.embed_tokens.weight"] = (text["vocab_size"], hidden)
+    shapes[TOKENS] = (text["vocab_size"], hidden)
     for layer in range(text["num_hidden_layers"]):
         at = f"language_model.layers.{layer}"
         shapes |= {

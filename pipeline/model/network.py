@@ -7,8 +7,8 @@ initialisation; the output head is never built, and no hidden states are kept bu
 
 `Backbone` runs it to embed, with an adapter merged; the training room runs it with gradients.
 
-Legend: T tokens of a pack, N image patches of a pack, H hidden size, D size of a vector of a
-multi-vector.
+Legend: T tokens of a pack, N image patches of a pack, M merged patches (one token each), H hidden
+size, D size of a vector of a multi-vector.
 """
 
 from collections.abc import Mapping
@@ -99,10 +99,19 @@ class Network(nn.Module):
 
     def forward(self, pack: Pack) -> Tensor:
         """The last hidden states, after the final norm: [T, H] in the network's dtype."""
+        return self.decode(pack, None if pack.images is None else self.see(pack.images))
+
+    def decode(self, pack: Pack, seen_MH: Tensor | None) -> Tensor:
+        """The same, of a pack whose images have been seen.
+
+        Args:
+            pack: what is read.
+            seen_MH: of its images, what `see` has made of them; None for a pack of texts.
+        """
         embedded_TH = self.model.language_model.embed_tokens(pack.token_ids_T)
-        if pack.images is not None:
+        if pack.images is not None and seen_MH is not None:
             # under autocast what is seen is in another dtype than the table of embeddings
-            embedded_TH[pack.images.pads_M] = self._see(pack.images).to(embedded_TH.dtype)
+            embedded_TH[pack.images.pads_M] = seen_MH.to(embedded_TH.dtype)
         hidden_1TH: Tensor = self.model.language_model(
             inputs_embeds=embedded_TH.unsqueeze(0),
             # a dict bypasses the library's mask building: the bounds are the mask
@@ -114,8 +123,8 @@ class Network(nn.Module):
         ).last_hidden_state
         return hidden_1TH[0]
 
-    def _see(self, images: Images) -> Tensor:
-        """The vision tower on all images of a pack: one row for each merged patch."""
+    def see(self, images: Images) -> Tensor:
+        """The vision tower on all images of a pack: [M, H], a row for each merged patch."""
         sizes = [height * width * colours for height, width, colours in images.shapes]
         each = torch.split(images.pixels, sizes)
         patches_NP = torch.cat(

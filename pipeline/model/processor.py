@@ -84,11 +84,11 @@ class Processor:
         self._most_bytes = self.max_length * longest_token
         self._before_pads = self._tokenizer.encode(_BEFORE_PADS).ids
         self._after_pads = self._tokenizer.encode(_AFTER_PADS).ids
-        self._pad = checkpoint.config["image_token_id"]
-        if self._tokenizer.token_to_id(_PAD) != self._pad:
+        self.pad = checkpoint.config["image_token_id"]
+        if self._tokenizer.token_to_id(_PAD) != self.pad:
             raise CheckpointError(
                 f"{checkpoint.directory}: the tokenizer gives {_PAD} the id "
-                f"{self._tokenizer.token_to_id(_PAD)}, config.json says {self._pad}"
+                f"{self._tokenizer.token_to_id(_PAD)}, config.json says {self.pad}"
             )
         # from here on, special tokens spelled in a text are plain text
         self._tokenizer.encode_special_tokens = True
@@ -114,6 +114,14 @@ class Processor:
             truncated=len(ids) > self.max_length or len(content) > self._most_bytes,
         )
 
+    def tokens_by_character(self, text: str, task: Task) -> NDArray[np.int32]:
+        """Of each character of a text the id of the token that it is of, as `text` has them."""
+        encoded = self._tokenizer.encode(task.prefix + text)
+        places = np.zeros(len(task.prefix) + len(text), np.int32)
+        for token, (first, stop) in zip(encoded.ids, encoded.offsets, strict=True):
+            places[first:stop] = token
+        return places[len(task.prefix) :]
+
     def image(self, image: bytes | Image.Image) -> PreparedItem:
         """Prepare an encoded or decoded image.
 
@@ -127,7 +135,7 @@ class Processor:
     def resized(self, pixels: Pixels) -> PreparedItem:
         """Prepare an image that has its final size."""
         pads = pixels.shape[0] * pixels.shape[1] // self.bounds.factor**2
-        ids = [*self._before_pads, *[self._pad] * pads, *self._after_pads]
+        ids = [*self._before_pads, *[self.pad] * pads, *self._after_pads]
         return PreparedItem(token_ids=np.array(ids, dtype=np.int32), pixels=pixels, truncated=False)
 
 

@@ -6,8 +6,9 @@
     train/graded.parquet                  short descriptions that a teacher says are so close
     train/manuals.same.parquet ...        purposes of manual pages against their descriptions
     train/functions.parquet               docstrings against the code that they were cut out of
-    train/strips.parquet                  short descriptions against images of themselves
+    train/lines.parquet                   pieces of titles against images of themselves
     train/heads.parquet                   short descriptions against the upper part of a page
+    train/pages.parquet                   titles against whole pages
     held-out/...                          the same of other families
     PAIRS.json                            written last: what is here, and what it was made from
 
@@ -26,6 +27,7 @@ from typing import Literal
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from pipeline.corpus.stdlib import read_library
 from pipeline.nano.debian import read_packages, release
 from pipeline.nano.functions import environment, read_functions
 from pipeline.nano.graded import grade
@@ -36,6 +38,7 @@ from pipeline.nano.rows import (
     of_images,
     of_manuals,
     of_packages,
+    of_pages,
     of_pieces,
     of_titles,
 )
@@ -81,7 +84,8 @@ def write_pairs(directory: Path) -> None:
         of_pieces(packages),
         of_manuals(manuals),
         of_functions(functions),
-        of_images(packages),
+        of_images(packages, functions),
+        of_pages(read_library(environment()[-1])),
     ):
         counts[name] = {side: _write(directory / side, name, rows, side, taught) for side in SIDES}
     counts[_GRADED] = {}
@@ -106,6 +110,8 @@ def _write(folder: Path, name: str, rows: Sequence[Row], side: Side, taught: Tau
         vectors_ND = taught.of(english)
         size = vectors_ND.shape[1]
         columns["teacher"] = pa.FixedSizeListArray.from_arrays(vectors_ND.ravel(), size)
+    if any(row.shown is not None for row in some):
+        columns["shown"] = pa.array((row.shown for row in some), pa.list_(pa.int32()))
     folder.mkdir(parents=True, exist_ok=True)
     pq.write_table(pa.table(columns), folder / f"{name}.parquet", compression="zstd")
     return len(some)

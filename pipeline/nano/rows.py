@@ -6,16 +6,20 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from pipeline.corpus.pages import render_pages
+from pipeline.corpus.stdlib import Library
 from pipeline.nano.debian import LANGUAGES, Package
 from pipeline.nano.functions import Function
 from pipeline.nano.manuals import Manual
-from pipeline.nano.pages import head, strip
+from pipeline.nano.pages import Drawn, Shown, head, line, page
 
 _MOST_CHARACTERS = 1_200
 """Of what answers a question; the tokenizer cuts sooner."""
 
 _HEADS = 8_000
 """Packages of which the upper part of a page is drawn."""
+_PAGES = 6_000
+"""Pages about modules and functions, of each layout about as many."""
 
 _SENTENCES = re.compile(r"(?<=[.!?:;])\s+|(?<=[。！？])|\n")  # noqa: RUF001  Japanese has its own
 _SHORTEST = 12
@@ -42,6 +46,8 @@ class Row:
     """With what it is held out."""
     english: str | None
     """The question in English, for the teacher; None where it is not asked."""
+    shown: Shown | None = None
+    """Of an image, where it shows which character of the question."""
 
 
 Rows = Iterator[tuple[str, list[Row]]]
@@ -110,17 +116,29 @@ def _piece(sentence: str, random: np.random.Generator) -> str:
     return " ".join(words[first : first + length])[:_PIECE_CHARACTERS]
 
 
-def of_images(packages: Sequence[Package]) -> Rows:
-    """Short descriptions against strips of all and the heads of some pages."""
-    random = np.random.default_rng(0)
+def of_images(packages: Sequence[Package], functions: Sequence[Function], seed: int = 0) -> Rows:
+    """Short descriptions and names against images of themselves, and the heads of some pages."""
+    random = np.random.default_rng(seed)
     distinct = list({package.english.short: package for package in packages}.values())
     with_head = np.sort(random.permutation(len(distinct))[:_HEADS])
+    titles = [(package.english.short.split(), " ", package.family) for package in distinct]
+    names = [(function.name.split("."), ".", function.family) for function in functions]
     yield (
-        "strips",
-        [_of_package(p, p.english.short, strip(p.english.short, random)) for p in distinct],
+        "lines",
+        [
+            _of_image(line(words, joint, random), family)
+            for words, joint, family in (*titles, *names)
+        ],
     )
-    some = [distinct[number] for number in with_head]
-    yield "heads", [_of_package(p, p.english.short, head(p)) for p in some]
+    yield "heads", [_of_image(head(distinct[n]), distinct[n].family) for n in with_head]
+
+
+def of_pages(library: Library) -> Rows:
+    """Titles against whole pages about modules and functions."""
+    yield (
+        "pages",
+        [_of_image(page(p), p.module.split(".")[0]) for p in render_pages(library, _PAGES)],
+    )
 
 
 def of_manuals(manuals: Sequence[Manual]) -> Rows:
@@ -157,6 +175,10 @@ def of_functions(functions: Sequence[Function]) -> Rows:
 
 def _of_package(package: Package, query: str, positive: str | bytes) -> Row:
     return Row(query=query, positive=positive, family=package.family, english=package.english.short)
+
+
+def _of_image(drawn: Drawn, family: str) -> Row:
+    return Row(query=drawn.text, positive=drawn.png, family=family, english=None, shown=drawn.shown)
 
 
 def _of_manual(asked: Manual, answered: Manual, original: Manual) -> Row:

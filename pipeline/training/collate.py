@@ -4,7 +4,7 @@ Items are the queries, then what answers each of them, then all hard negatives. 
 the same as what answers a query, or that answers the same question elsewhere in the batch, is no
 negative of that query: a corpus repeats itself, and to push equal things apart teaches nothing.
 
-Legend: Q queries, P candidates.
+Legend: Q queries, P candidates, M squares (merged patches) of all images.
 """
 
 import re
@@ -14,10 +14,10 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.errors import RowError
+from pipeline.errors import RowError, SpecError
 from pipeline.model.processor import PreparedItem, Processor
 from pipeline.tasks import PREFIXES, Task
-from pipeline.training.pairs import Pair
+from pipeline.training.pairs import UNTOLD, Pair
 from pipeline.training.spec import Prompt
 
 _WORD = re.compile(r"\S+\s*")
@@ -64,6 +64,10 @@ class Batch:
     """How close a query and its answer are; NaN where nobody has said so."""
     taught_QQ: NDArray[np.float32]
     """A teacher's cosines of the queries; NaN where it has said nothing."""
+
+    shown_M: NDArray[np.int64]
+    """Of each square of all images, in the order of the items: the token that it shows, the pad
+    where it shows nothing, and `UNTOLD`."""
 
     @property
     def tokens(self) -> int:
@@ -112,6 +116,9 @@ class Collator:
             passed_over_QP=_passed_over(kept, contents),
             grades_Q=np.array([np.nan if p.grade is None else p.grade for p in kept]),
             taught_QQ=_taught(kept),
+            shown_M=np.concatenate(
+                [self._shown(pair, answer) for pair, answer in zip(kept, answers, strict=True)]
+            ),
         )
 
     def _query(self, pair: Pair, read: Reader) -> PreparedItem:
@@ -123,8 +130,29 @@ class Collator:
         assert pair.text is not None
         return self._text(read(pair.text), pair.prompts[1])
 
+    def _shown(self, pair: Pair, answer: PreparedItem) -> NDArray[np.int64]:
+        """Of each square of an image its token; of a text nothing."""
+        is_image = answer.pixels is not None
+        squares = int((answer.token_ids == self._processor.pad).sum()) if is_image else 0
+        if pair.shown is None or not is_image:
+            return np.full(squares, UNTOLD, np.int64)
+        if len(pair.shown) != squares:
+            raise SpecError(
+                f"pairs.shown: {len(pair.shown)} squares are told of an image that has "
+                f"{squares}; its sides are to be multiples of {self._processor.bounds.factor} "
+                "pixels, and no more of these than max_pixels"
+            )
+        of_character = self._processor.tokens_by_character(pair.query, _task(pair.prompts[0]))
+        # the last two are found by the numbers that stand for them, from behind
+        tokens = np.array([*of_character, UNTOLD, self._processor.pad], np.int64)
+        return tokens[pair.shown]
+
     def _text(self, text: str, prompt: Prompt) -> PreparedItem:
-        return self._processor.text(text, Task(name=prompt, adapter="", prefix=PREFIXES[prompt]))
+        return self._processor.text(text, _task(prompt))
+
+
+def _task(prompt: Prompt) -> Task:
+    return Task(name=prompt, adapter="", prefix=PREFIXES[prompt])
 
 
 def _taught(pairs: Sequence[Pair]) -> NDArray[np.float32]:

@@ -9,7 +9,8 @@ A batch of more tokens than one pass may have passes twice (GradCache, arXiv 210
 without gradients, to have all vectors and from these the gradient of each of them, then part by
 part with that gradient. The sum is the same as of one pass, and of several workers (`share`).
 
-Legend: B items, T tokens of a pack, H hidden size, D size of a vector of a multi-vector.
+Legend: B items, T tokens of a pack, M squares of its images (merged patches, one token each), H
+hidden size, D size of a vector of a multi-vector, V tokens of the vocabulary.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -24,7 +25,7 @@ from torch.nn.functional import normalize
 from pipeline.model.adapters import WeightReader
 from pipeline.model.attention import kernel_named
 from pipeline.model.checkpoint import Checkpoint
-from pipeline.model.layout import AdapterTensor, canonical_module
+from pipeline.model.layout import TOKENS, AdapterTensor, canonical_module
 from pipeline.model.network import Network
 from pipeline.model.packing import pack
 from pipeline.model.pooling import single_vectors
@@ -45,6 +46,10 @@ class Vectors:
     """float32, of length one."""
     multi: MultiVectors
     """float32."""
+    seen_MH: Tensor
+    """What the vision tower has made of each square of all images: float32, of any length."""
+    tokens_VH: Tensor
+    """The embeddings of all tokens."""
 
 
 Loss = Callable[[Vectors], Tensor]
@@ -166,15 +171,20 @@ class Learner:
         share.add_up([parameter for _, parameter in self.learning])
         return value.item()
 
-    def _room(self, items: Sequence[PreparedItem], chosen: Sequence[int]) -> tuple[Tensor, Tensor]:
+    def _room(
+        self, items: Sequence[PreparedItem], chosen: Sequence[int]
+    ) -> tuple[Tensor, Tensor, Tensor]:
         """Place for the vectors of a pack that another worker makes."""
+        hidden = self.checkpoint.hidden_size
         tokens = sum(len(items[index].token_ids) for index in chosen)
+        squares = sum(self._stager.squares(items[index]) for index in chosen)
         sizes = (
-            (len(chosen), self.checkpoint.hidden_size),
+            (len(chosen), hidden),
             (tokens, self.checkpoint.multi_vector_dim),
+            (squares, hidden),
         )
-        single, multi = (torch.empty(size, device=self._device) for size in sizes)
-        return single, multi
+        single, multi, seen = (torch.empty(size, device=self._device) for size in sizes)
+        return single, multi, seen
 
     @torch.no_grad()
     def embed(self, items: Sequence[PreparedItem]) -> Vectors:
@@ -192,16 +202,19 @@ class Learner:
 
     def _forward(
         self, items: Sequence[PreparedItem], chosen: Sequence[int]
-    ) -> tuple[Tensor, Tensor]:
-        """Single vectors [B, H] and the vectors of all tokens [T, D] of one pack."""
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Single vectors [B, H], those of tokens [T, D] and what is seen [M, H], of one pack."""
         staged: Pack = self._stager.stage([items[index] for index in chosen])
         self._courier.arrived()
+        seen_MH = torch.empty(0, self.checkpoint.hidden_size, device=self._device)
         with self._precision():
-            hidden_TH = self.network(staged)
+            if staged.images is not None:
+                seen_MH = self.network.see(staged.images)
+            hidden_TH = self.network.decode(staged, seen_MH)
         hidden_TH = hidden_TH.float()
         singles_BH = single_vectors(hidden_TH, staged.lengths_G, staged.spans_B)
         projected_TD = self.network.multi_vector_projector(hidden_TH[: sum(staged.lengths)])
-        return singles_BH, normalize(projected_TD, dim=-1)
+        return singles_BH, normalize(projected_TD, dim=-1), seen_MH.float()
 
     def _vectors(
         self,
@@ -212,7 +225,7 @@ class Learner:
         """Those of the packs, put in the order of the items."""
         order = [index for chosen in packs for index in chosen]
         back = torch.argsort(torch.tensor(order, device=self._device))
-        singles_BH = torch.cat([single for single, _ in parts])[back]
+        singles_BH = torch.cat([single for single, _, _ in parts])[back]
         lengths_B = torch.tensor([len(item.token_ids) for item in items], device=self._device)
         longest = int(lengths_B.max())
         lengths_b = lengths_B[order]
@@ -220,14 +233,19 @@ class Learner:
         starts_b = torch.tensor(order, device=self._device) * longest - (
             lengths_b.cumsum(0) - lengths_b
         )
-        flat_TD = torch.cat([multi for _, multi in parts])
+        flat_TD = torch.cat([multi for _, multi, _ in parts])
         place_T = starts_b.repeat_interleave(lengths_b) + torch.arange(
             len(flat_TD), device=self._device
         )
         empty_ND = flat_TD.new_zeros(len(items) * longest, flat_TD.shape[1])
         padded_BTD = empty_ND.index_copy(0, place_T, flat_TD).view(len(items), longest, -1)
+        squares = [self._stager.squares(items[index]) for index in order]
+        seen = torch.split(torch.cat([seen for _, _, seen in parts]), squares)
         return Vectors(
-            singles_BH=singles_BH, multi=MultiVectors(vectors_BTD=padded_BTD, lengths_B=lengths_B)
+            singles_BH=singles_BH,
+            multi=MultiVectors(vectors_BTD=padded_BTD, lengths_B=lengths_B),
+            seen_MH=torch.cat([seen[place] for place in back.tolist()]),
+            tokens_VH=self.network.stored(TOKENS),
         )
 
     def _precision(self) -> AbstractContextManager[object]:

@@ -6,7 +6,8 @@ their number, so both kinds lie in -1 .. 1 and share a temperature.
 
 Legend: Q queries, P candidates, H size of a single vector, S tokens of the longest query, T tokens
 of the longest candidate, D size of a vector of a multi-vector, N tokens of all queries, M tokens
-of all candidates.
+of all candidates, or squares of all images; m those that are told, K tokens that these show, V all
+tokens.
 """
 
 from dataclasses import dataclass
@@ -14,7 +15,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn.functional import cross_entropy, kl_div, log_softmax
+from torch.nn.functional import cross_entropy, kl_div, log_softmax, normalize
 
 from pipeline.model.pooling import cut
 
@@ -154,6 +155,31 @@ def _diverged(logits_QP: Tensor, others_QP: Tensor, passed_over_QP: Tensor) -> T
         for logits in (logits_QP, others_QP)
     )
     return kl_div(own, other, reduction="batchmean", log_target=True)
+
+
+def reading(
+    seen_MH: Tensor, shown_M: Tensor, tokens_VH: Tensor, temperature: float, nearness: float = 0.5
+) -> Tensor:
+    """A square of an image is to be what the embedding of the token is that stands there.
+
+    Cross entropy of cosines over the tokens that are shown anywhere in the batch, and `nearness`
+    times |seen - token|^2 / (2 E|token|^2), which is one minus the cosine where both have the
+    length of a token; mean over the squares. So the decoder reads a page as it does a text.
+
+    Args:
+        seen_MH: what the vision tower has made of the squares (merged patches).
+        shown_M: int64, the token of each; one below zero does not count.
+        tokens_VH: the embeddings of all tokens.
+        temperature: by which cosines are divided.
+        nearness: the weight of the distance.
+    """
+    is_told_M = shown_M >= 0
+    known_K, which_m = torch.unique(shown_M[is_told_M], return_inverse=True)
+    tokens_KH, seen_mH = tokens_VH[known_K].detach(), seen_MH[is_told_M]
+    cosines_mK = normalize(seen_mH, dim=-1) @ normalize(tokens_KH, dim=-1).T
+    lengths = 2 * tokens_KH.square().sum(dim=1).mean()
+    distances_m = (seen_mH - tokens_KH[which_m]).square().sum(dim=1) / lengths
+    return cross_entropy(cosines_mK / temperature, which_m) + nearness * distances_m.mean()
 
 
 def cosent(scores_Q: Tensor, grades_Q: Tensor, temperature: float) -> Tensor:

@@ -3,9 +3,10 @@
 Pairs that nobody has graded: InfoNCE on single vectors, as the mean over all their sizes
 (Matryoshka, arXiv 2205.13147), and on late-interaction scores, and the divergence of the two; with
 a teacher, also that of the single vectors' scores from what it says of the queries. Graded ones:
-CoSENT on both kinds of scores. See `losses` for each.
+CoSENT on both kinds of scores. Images of which it is told what they show: reading. See `losses`
+for each.
 
-Legend: Q queries, P candidates.
+Legend: Q queries, P candidates, M squares of all images.
 """
 
 from dataclasses import dataclass
@@ -21,6 +22,7 @@ from pipeline.training.losses import (
     divergence,
     info_nce,
     late_scores,
+    reading,
     single_scores,
     taught,
 )
@@ -57,6 +59,11 @@ class Objective:
         if not is_graded.all():
             rows = torch.from_numpy(np.flatnonzero(~is_graded)).to(device)
             parts |= self._contrasted(singles, late, rows, passed_over_QP)
+        if self.spec.read and (batch.shown_M >= 0).any():
+            shown_M = torch.from_numpy(batch.shown_M).to(device)
+            parts["read"] = self.spec.read * reading(
+                vectors.seen_MH, shown_M, vectors.tokens_VH, self.spec.temperature
+            )
         if is_taught.any() and self.spec.taught:
             rows = torch.from_numpy(np.flatnonzero(is_taught)).to(device)
             parts["taught"] = self._taught(singles, rows, batch)

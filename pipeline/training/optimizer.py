@@ -7,9 +7,9 @@ from torch import nn
 from torch.nn.utils import clip_grad_norm_
 from torch.optim import AdamW
 
+from pipeline.model.layout import TOKENS
 from pipeline.training.spec import OptimizerSpec
 
-_TOKENS = "embed_tokens.weight"
 _BETAS = (0.9, 0.98)
 """The second shorter than usual: a training here is some thousands of steps."""
 
@@ -23,8 +23,8 @@ class Optimizer:
         """Take the parameters that learn, by name, and how many steps there will be."""
         self._spec, self._steps = spec, steps
         self._parameters = [parameter for _, parameter in learning]
-        tokens = [p for name, p in learning if name.endswith(_TOKENS)]
-        matrices = [p for name, p in learning if p.dim() > 1 and not name.endswith(_TOKENS)]
+        tokens = [p for name, p in learning if name.endswith(TOKENS)]
+        matrices = [p for name, p in learning if p.dim() > 1 and not name.endswith(TOKENS)]
         others = [p for _, p in learning if p.dim() <= 1]
         decay = spec.weight_decay
         groups = [

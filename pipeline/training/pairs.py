@@ -18,6 +18,9 @@ from pipeline.errors import SourceError, SpecError
 from pipeline.storage import list_objects, open_object
 from pipeline.training.spec import PairsSpec, Prompt
 
+NOTHING, UNTOLD = -1, -2
+"""Of a square: it shows paper, or something that is not of the query (null in a file)."""
+
 _SUFFIXES = (".parquet",)
 _PARTS = 1 << 20
 """Families fall into so many parts, of which a share is held out."""
@@ -33,6 +36,9 @@ class Pair:
     """What answers it, if that is a text."""
     image: bytes | None
     """What answers it, if that is an image, encoded."""
+    shown: NDArray[np.int32] | None
+    """Of each square of the image, row by row, the place of the query's character that it shows,
+    `NOTHING` or `UNTOLD`; None where nobody has said so."""
     negatives: tuple[str, ...]
     """Texts that do not."""
     grade: float | None
@@ -81,6 +87,7 @@ class Pairs:
             query=value["query"],
             text=value["text"],
             image=value["image"],
+            shown=None if value["shown"] is None else _places(value["shown"]),
             negatives=tuple(value["negatives"] or ()),
             grade=value["grade"],
             taught=None if value["taught"] is None else np.array(value["taught"], np.float32),
@@ -122,6 +129,10 @@ class Pairs:
         return np.flatnonzero(self._parts >= share * _PARTS)
 
 
+def _places(shown: Sequence[int | None]) -> NDArray[np.int32]:
+    return np.array([UNTOLD if place is None else place for place in shown], np.int32)
+
+
 def read_pairs(spec: PairsSpec) -> Pairs:
     """Read the pairs of one entry of a spec.
 
@@ -154,6 +165,7 @@ def _columns(spec: PairsSpec, names: Sequence[str], uri: str) -> list[str]:
         "query": spec.query,
         "positive": spec.positive,
         "image": spec.image,
+        "shown": spec.shown,
         "negatives": spec.negatives,
         "grade": spec.grade,
         "teacher": spec.teacher,
@@ -173,6 +185,7 @@ def _settled(spec: PairsSpec, read: pa.Table, uri: str) -> pa.Table:
         "query": (spec.query, pa.string()),
         "text": (spec.positive, pa.string()),
         "image": (spec.image, pa.binary()),
+        "shown": (spec.shown, pa.list_(pa.int32())),
         "negatives": (spec.negatives, pa.list_(pa.string())),
         "grade": (spec.grade, pa.float64()),
         "taught": (spec.teacher, pa.list_(pa.float32())),
@@ -195,13 +208,16 @@ def _settled(spec: PairsSpec, read: pa.Table, uri: str) -> pa.Table:
 
 def _reasons(table: pa.Table) -> Iterator[str | None]:
     """Why each row is no pair; None where it is one."""
-    for batch in table.select(["query", "text", "image"]).to_batches():
-        for query, text, image in zip(*(column.to_pylist() for column in batch), strict=True):
+    for batch in table.select(["query", "text", "image", "shown"]).to_batches():
+        columns = (column.to_pylist() for column in batch)
+        for query, text, image, shown in zip(*columns, strict=True):
             if not (query or "").strip():
                 yield "the query is empty or null"
             elif image is None and not (text or "").strip():
                 yield "what answers it is empty or null"
             elif image is not None and text is not None:
                 yield "it is answered by a text and by an image: make two pairs of it"
+            elif not all(p is None or NOTHING <= p < len(query) for p in shown or ()):
+                yield "a square shows a character that the query does not have"
             else:
                 yield None

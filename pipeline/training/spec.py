@@ -26,6 +26,11 @@ class PairsSpec(Section):
     image: str | None = Field(
         None, description="the column with the encoded image that answers it, or null"
     )
+    shown: str | None = Field(
+        None,
+        description="the column that says, of each square of the image, which character of the "
+        "query it shows, a list of numbers; or null",
+    )
     negatives: str | None = Field(
         None, description="the column with a list of texts that do not answer it, or null"
     )
@@ -140,6 +145,9 @@ class LossSpec(Section):
     late: _Weight = Field(1.0, description="the weight of InfoNCE on late-interaction scores")
     tie: _Weight = Field(1.0, description="the weight of the divergence of the two")
     graded: _Weight = Field(1.0, description="the weight of CoSENT, where there are grades")
+    read: _Weight = Field(
+        1.0, description="the weight of reading, where it is told what an image shows"
+    )
     taught: _Weight = Field(1.0, description="the weight of a teacher's word, where there is one")
     teacher_temperature: float = Field(
         0.05, gt=0, description="by which a teacher's cosines are divided"
@@ -150,8 +158,8 @@ class LossSpec(Section):
 
     @validate_model(mode="after")
     def _is_something(self) -> "LossSpec":
-        if not (self.single or self.late or self.graded):
-            raise ValueError("single, late and graded are all 0: nothing would be learnt")
+        if not (self.single or self.late or self.graded or self.read):
+            raise ValueError("single, late, graded and read are all 0: nothing would be learnt")
         return self
 
 
@@ -223,7 +231,7 @@ class TrainSpec(Section):
     steps: int = Field(1000, ge=1, description="a whole number of steps")
     seed: int = Field(0, ge=0, description="a whole number; the same one gives the same batches")
     batch: BatchSpec = Field(BatchSpec(), description="{pairs, sources, max_length, ...}")
-    loss: LossSpec = Field(LossSpec(), description="{temperature, single, late, tie, graded, dims}")
+    loss: LossSpec = Field(LossSpec(), description="{temperature, single, late, tie, ...}")
     optimizer: OptimizerSpec = Field(OptimizerSpec(), description="{learning_rate, ...}")
     held_out: HeldOutSpec | None = Field(HeldOutSpec(), description="{share, most, every}, or null")
     compute: TrainingComputeSpec = Field(

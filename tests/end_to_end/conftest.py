@@ -39,6 +39,13 @@ def expected(
 
 @pytest.fixture(scope="session")
 def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
-    """A head with one CPU; more raylets on request."""
+    """A head with one CPU."""
     with running_cluster(tmp_path_factory.mktemp("ray")) as running:
         yield running
+
+
+@pytest.fixture(scope="session")
+def two_nodes(cluster: Cluster) -> Cluster:
+    """The same cluster, from now on with another raylet of one CPU."""
+    cluster.add_node()
+    return cluster

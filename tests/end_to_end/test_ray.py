@@ -63,14 +63,13 @@ def test_ray_client_reaches_the_same_cluster(
     _demand_equal(_dataset(spec), expected)
 
 
-def test_several_raylets_share_the_work(spec: Path, cluster: Cluster, expected: Dataset) -> None:
-    cluster.add_node()
+def test_several_raylets_share_the_work(spec: Path, two_nodes: Cluster, expected: Dataset) -> None:
     # 1.5 CPUs of actors: more than one node has
     wanted = (
         "compute.pools={retrieval: {min: 2, cpus: 0.5}, code: {cpus: 0.25}, "
         "text-matching: {max: 1, cpus: 0.25}}"
     )
-    done = nightjar("embed", spec, "--address", cluster.address, "--set", wanted, "--json")
+    done = nightjar("embed", spec, "--address", two_nodes.address, "--set", wanted, "--json")
     assert done.code == 0, done.err
     assert "retrieval with 2 actors of 0.5 CPU" in done.err
     _demand_equal(_dataset(spec), expected)

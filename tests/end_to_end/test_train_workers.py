@@ -45,12 +45,11 @@ def _demand_close(some: dict[str, torch.Tensor], others: dict[str, torch.Tensor]
         assert torch.allclose(tensor, others[name], atol=2e-3, rtol=2**-6), name
 
 
-def test_two_workers_learn_what_one_process_does(training_spec: Path, cluster: Cluster) -> None:
-    cluster.add_node()
+def test_two_workers_learn_what_one_process_does(training_spec: Path, two_nodes: Cluster) -> None:
     looking = {"held_out": {"share": 0.2, "every": 4}}
     alone = _train(training_spec, "alone", "none", **looking)
     assert alone.code == 0, alone.err
-    together = _train(training_spec, "together", cluster.address, compute=_TWO, **looking)
+    together = _train(training_spec, "together", two_nodes.address, compute=_TWO, **looking)
     assert together.code == 0, together.err
     assert "adapter numbers trained in " in together.out
     assert "step 8 of 8: loss " in together.err
@@ -59,9 +58,8 @@ def test_two_workers_learn_what_one_process_does(training_spec: Path, cluster: C
 
 
 def test_a_worker_that_is_lost_is_replaced_and_goes_on(
-    training_spec: Path, cluster: Cluster
+    training_spec: Path, two_nodes: Cluster
 ) -> None:
-    cluster.add_node()
     alone = _train(training_spec, "alone", "none", steps=30)
     assert alone.code == 0, alone.err
     kept = training_spec.parent / "lost.training"
@@ -79,7 +77,7 @@ def test_a_worker_that_is_lost_is_replaced_and_goes_on(
 
     thread = threading.Thread(target=kill)
     thread.start()
-    lost = _train(training_spec, "lost", cluster.address, compute=_TWO, steps=30)
+    lost = _train(training_spec, "lost", two_nodes.address, compute=_TWO, steps=30)
     thread.join()
     assert lost.code == 0, lost.err
     assert killed
@@ -87,10 +85,9 @@ def test_a_worker_that_is_lost_is_replaced_and_goes_on(
 
 
 def test_a_mistake_that_only_a_worker_can_see_is_one_sentence(
-    training_spec: Path, cluster: Cluster
+    training_spec: Path, two_nodes: Cluster
 ) -> None:
-    cluster.add_node()
-    wrong = _train(training_spec, "wrong", cluster.address, compute=_TWO, loss={"dims": [7]})
+    wrong = _train(training_spec, "wrong", two_nodes.address, compute=_TWO, loss={"dims": [7]})
     assert wrong.code == 2
     assert wrong.err.splitlines()[-1].startswith("nightjar: loss.dims: 7 is not one of ")
     assert "Traceback" not in wrong.err

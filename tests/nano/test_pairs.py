@@ -9,12 +9,14 @@ import pyarrow.parquet as pq
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from numpy.typing import NDArray
 from PIL import Image
 
 from pipeline.nano import pairs
 from pipeline.nano.debian import Description, Package
 from pipeline.nano.graded import grade
-from pipeline.nano.pages import strip
+from pipeline.nano.functions import Function
+from pipeline.nano.pages import head, line
 from pipeline.nano.pairs import HELD_OUT, SIDES, side_of, write_pairs
 from pipeline.nano.rows import of_images, of_packages, of_pieces, of_titles
 from pipeline.nano.teacher import Taught
@@ -57,25 +59,72 @@ def test_titles_are_asked_for_by_their_translations(packages: list[Package]) -> 
     assert (row.query, row.positive, row.english) == ("Schach spielen", "play chess", "play chess")
 
 
-def test_images_show_what_is_asked_and_are_made_of_whole_squares(packages: list[Package]) -> None:
-    found = dict(of_images(packages))
-    assert [row.query for row in found["strips"]] == [p.english.short for p in packages]
-    for row in (*found["strips"], *found["heads"]):
+def test_images_show_what_is_asked_and_tell_of_every_square(packages: list[Package]) -> None:
+    function = Function(name="json.decoder.JSONDecoder", purpose="read JSON", code="pass")
+    found = dict(of_images(packages, [function]))
+    *titles, name = [row.query for row in found["lines"]]
+    assert all(title in p.english.short for title, p in zip(titles, packages, strict=True))
+    assert function.name.endswith(name)
+    assert [row.query for row in found["heads"]] == [p.english.short for p in packages]
+    for row in (*found["lines"], *found["heads"]):
         assert isinstance(row.positive, bytes)
+        assert row.shown is not None
         image = Image.open(io.BytesIO(row.positive))
         assert image.width % 28 == image.height % 28 == 0
+        assert len(row.shown) == image.width * image.height // 28**2
         assert np.asarray(image.convert("L")).std() > 5
 
 
-@given(st.text(st.characters(categories=["Ll", "Lu", "Zs"]), min_size=1, max_size=120))
-def test_every_text_fits_its_strip(text: str) -> None:
-    if not text.strip():
-        return
-    image = Image.open(io.BytesIO(strip(text, np.random.default_rng(0)))).convert("L")
-    ink = np.asarray(image) < 128
-    # nothing is cut off at the lower or the right edge
-    assert not ink[-2:].any()
+words = st.lists(
+    st.text(st.characters(categories=["Ll", "Lu"], max_codepoint=0x17F), min_size=1, max_size=50),
+    min_size=1,
+    max_size=12,
+)
+
+
+@given(words, st.integers(0, 1000))
+def test_a_line_is_a_piece_of_its_title_and_lies_within_its_squares(
+    title: list[str], seed: int
+) -> None:
+    drawn = line(title, " ", np.random.default_rng(seed))
+    assert drawn.text in " ".join(title)
+    ink = _ink(drawn.png)
+    # nothing is cut off at the right edge
     assert not ink[:, -2:].any()
+    _demand_ink_where_it_is_told(ink, drawn.shown, drawn.text)
+    places = [place for place in drawn.shown if place is not None and place >= 0]
+    assert places == sorted(places)
+
+
+@given(words)
+def test_a_head_tells_where_each_letter_of_its_title_is(title: list[str]) -> None:
+    drawn = head(_named("  ".join(title)))
+    rows = [drawn.shown[19 * row : 19 * row + 19] for row in range(8)]
+    ink = _ink(drawn.png)
+    told = [place for row in rows for place in row if place is not None and place >= 0]
+    assert told == sorted(told)
+    assert told[0] <= 2, "its first letters"
+    for number, row in enumerate(rows):
+        if row != (None,) * 19:
+            _demand_ink_where_it_is_told(ink[28 * number : 28 * number + 28], row, drawn.text)
+
+
+def _ink(png: bytes) -> NDArray[np.bool_]:
+    return np.asarray(Image.open(io.BytesIO(png)).convert("L")) < 160
+
+
+def _demand_ink_where_it_is_told(
+    ink: NDArray[np.bool_], shown: tuple[int | None, ...], text: str
+) -> None:
+    """A square has ink if it shows a letter, and none if it shows paper."""
+    for column, place in enumerate(shown):
+        square = ink[:, 28 * column : 28 * column + 28]
+        if place == -1:
+            # a letter may reach a pixel beyond its own width
+            assert not square[:, 2:-2].any()
+        elif place is not None:
+            assert square.any()
+            assert not text[place].isspace()
 
 
 @given(st.lists(st.text(min_size=1), min_size=1, unique=True))
@@ -139,7 +188,7 @@ def test_no_family_is_on_both_sides_of_what_is_written(
     families = {}
     for side in SIDES:
         files = sorted((tmp_path / side).glob("*.parquet"))
-        assert {"packages.en-en.parquet", "strips.parquet", "graded.parquet"} <= {
+        assert {"packages.en-en.parquet", "lines.parquet", "graded.parquet"} <= {
             file.name for file in files
         }
         families[side] = {

@@ -1,20 +1,18 @@
 """nano as it is shipped: what it is, that it understands, and that its card tells the truth."""
 
 import json
-import re
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from benchmarks.model_card import newest, told
 from jobs.cli import main
 from pipeline.model.checkpoint import open_checkpoint
 from pipeline.model.embedder import Embedder
 from pipeline.nano.shipped import CHECKPOINT, megabytes
 
 Captured = pytest.CaptureFixture[str]
-
-_RESULTS = Path(__file__).parents[2] / "benchmarks" / "results"
 
 _DOCUMENTS = (
     "A program that shows the weather forecast for your city.",
@@ -85,14 +83,8 @@ def test_the_same_in_another_language_is_closer_than_anything_else() -> None:
 
 def test_the_card_says_what_was_measured_of_these_weights() -> None:
     card = (CHECKPOINT / "README.md").read_text()
-    record = json.loads(sorted(_RESULTS.glob("*-nano-*.json"))[-1].read_text())
-    fingerprint = open_checkpoint(CHECKPOINT).fingerprint
-    assert record["fingerprint"] == fingerprint
-    assert fingerprint[:16] in card
-    for row in record["found"]:
-        best = re.escape(f"| {row['set']} | {row['asked']} | {row['queries']:,} |")
-        line = re.search(rf"^{best}.*$", card, re.M)
-        assert line, row["set"]
-        for way in ("nano, multi", "nano, single 256", "BM25"):
-            if way in row["ndcg"]:
-                assert f"{row['ndcg'][way]['mean']:.3f}" in line[0]
+    record = json.loads(newest().read_text())
+    assert record["fingerprint"] == open_checkpoint(CHECKPOINT).fingerprint
+    assert told(card, record) == card
+    record["found"][0]["ndcg"]["nano, multi"]["mean"] += 0.01
+    assert told(card, record) != card

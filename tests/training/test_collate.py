@@ -1,14 +1,21 @@
 """What is read of the texts of a batch, and who is nobody's negative."""
 
+import io
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from PIL import Image
+
+from pipeline.errors import SpecError
 from pipeline.model.checkpoint import Checkpoint
 from pipeline.model.processor import Processor
 from pipeline.training.collate import Collator, with_gaps
-from pipeline.training.pairs import Pair
+from pipeline.tasks import TASKS
+from pipeline.training.pairs import NOTHING, UNTOLD, Pair
 
 texts = st.text(st.sampled_from("ab \n字"), min_size=1).filter(str.strip)
 
@@ -45,6 +52,7 @@ def _pair(query: str, text: str) -> Pair:
         query=query,
         text=text,
         image=None,
+        shown=None,
         negatives=(),
         grade=None,
         taught=None,
@@ -62,3 +70,32 @@ def test_equal_answers_are_no_negatives_although_other_words_of_them_are_read(
     assert batch.items[3].token_ids.tolist() != batch.items[4].token_ids.tolist()
     same = [[False, True, False], [True, False, False], [False, False, False]]
     assert batch.passed_over_QP.tolist() == same
+
+
+def _page(query: str, squares: int, shown: list[int]) -> Pair:
+    stream = io.BytesIO()
+    Image.new("RGB", (28 * squares, 56)).save(stream, "PNG")
+    page = replace(_pair(query, ""), text=None, image=stream.getvalue())
+    return replace(page, shown=np.array(shown, np.int32))
+
+
+def test_a_square_shows_the_token_of_its_character_as_the_query_has_it(
+    checkpoint: Checkpoint,
+) -> None:
+    processor = Processor(checkpoint)
+    pad, query = checkpoint.config["image_token_id"], "Straße nach Xanadu"
+    shown = [NOTHING, 0, 5, UNTOLD, 7, len(query) - 1]
+    pairs = [_pair("one", "an answer"), _page(query, 3, shown)]
+    # the page is read as it is, whatever words of the query are passed over
+    batch = Collator(processor).batch(pairs, with_gaps(0.9, np.random.default_rng(0)))
+    asked = processor.text(query, TASKS["retrieval.query"]).token_ids
+    encoded = [processor.tokens_by_character(query, TASKS["retrieval.query"])[n] for n in shown]
+    assert batch.shown_M.tolist() == [pad, *encoded[1:3], UNTOLD, *encoded[4:]]
+    places = [asked.tolist().index(token) for token in encoded[1:3] + encoded[4:]]
+    assert places == sorted(places)
+    assert batch.shown_M[-1] == asked[-1]
+
+
+def test_as_many_squares_are_told_as_the_image_has(checkpoint: Checkpoint) -> None:
+    with pytest.raises(SpecError, match=r"pairs\.shown: 5 squares are told of an image that has 6"):
+        Collator(Processor(checkpoint)).batch([_page("word", 3, [0, 1, 2, 3, NOTHING])])

@@ -87,9 +87,42 @@ def texts_and_images(pairs_file: Path, tmp_path: Path) -> list[dict[str, object]
     """Entries of pairs: some are answered by a text, some by a grey page."""
     pages = tmp_path / "pages.parquet"
     shades = [int(256 * number / 24) for number in range(24)]
-    table = {"query": [f"shade {shade}" for shade in shades], "page": [_png(s) for s in shades]}
+    table = {
+        "query": [f"shade {shade}" for shade in shades],
+        "page": [_png(shade) for shade in shades],
+        # its number, paper, and something else
+        "shown": [[len("shade "), -1, None, len("shade ")]] * len(shades),
+    }
     pq.write_table(pa.table(table), pages)
-    return [{"uri": str(pairs_file)}, {"uri": str(pages), "positive": None, "image": "page"}]
+    entry = {"uri": str(pages), "positive": None, "image": "page", "shown": "shown"}
+    return [{"uri": str(pairs_file)}, entry]
+
+
+def test_reading_and_images_have_one_gradient_however_many_passes(
+    training: MakeTraining, texts_and_images: list[dict[str, object]]
+) -> None:
+    seen: dict[int, list[Step]] = {32768: [], 64: []}
+    for tokens, steps in seen.items():
+        batch = {"pairs": 16, "sources": 2, "tokens": tokens}
+        made = training(str(tokens), pairs=texts_and_images, batch=batch, steps=2)
+        made.run(steps.append)
+    for whole, parts in zip(*seen.values(), strict=True):
+        assert parts.parts == pytest.approx(whole.parts, rel=1e-4)
+        assert parts.norm == pytest.approx(whole.norm, rel=1e-3)
+
+
+def test_what_an_image_shows_is_learnt_from_being_told(
+    training: MakeTraining, texts_and_images: list[dict[str, object]]
+) -> None:
+    seen: list[Step] = []
+    loss = {"single": 0, "late": 0, "tie": 0, "temperature": 0.1}
+    made = training(pairs=texts_and_images[1:], learns="vision", loss=loss, steps=40)
+    made.run(seen.append)
+    assert seen[-1].parts["read"] < 0.7 * seen[0].parts["read"]
+    assert sum(seen[-1].parts.values()) == pytest.approx(seen[-1].parts["read"])
+    shares = [step.found[0].read for step in seen if step.found]
+    assert None not in shares
+    assert seen[-1].found[0].read == max(share for share in shares if share is not None)
 
 
 def test_passes_in_bfloat16_learn_what_those_in_float32_do(

@@ -15,6 +15,7 @@ from pipeline.training.losses import (
     divergence,
     info_nce,
     late_scores,
+    reading,
     single_scores,
     taught,
 )
@@ -145,3 +146,37 @@ def test_all_losses_have_gradients_that_are_right() -> None:
         )
 
     assert torch.autograd.gradcheck(loss, (queries, candidates, *tokens))
+
+
+@given(seeds)
+def test_reading_is_the_log_share_of_what_is_shown_and_how_far_it_is(seed: int) -> None:
+    generator = np.random.default_rng(seed)
+    seen, tokens = generator.standard_normal((5, 6)), generator.standard_normal((9, 6)) * 3
+    shown = [4, -2, 7, 4, 0]
+    shares, distances = [], []
+    length = float(np.mean([np.sum(tokens[token] ** 2) for token in (0, 4, 7)]))
+    for vector, token in zip(seen, shown, strict=True):
+        if token < 0:
+            continue
+        odds = {
+            other: math.exp(
+                float(vector @ tokens[other])
+                / math.sqrt(float(vector @ vector) * float(tokens[other] @ tokens[other]))
+                / _TEMPERATURE
+            )
+            for other in (0, 4, 7)
+        }
+        shares.append(-math.log(odds[token] / sum(odds.values())))
+        distances.append(float(np.sum((vector - tokens[token]) ** 2)) / (2 * length))
+    found = reading(_tensor(seen), torch.tensor(shown), _tensor(tokens), _TEMPERATURE, 0.25)
+    expected = float(np.mean(shares)) + 0.25 * float(np.mean(distances))
+    assert found.item() == pytest.approx(expected, rel=1e-9)
+
+
+def test_reading_moves_what_is_seen_and_no_token() -> None:
+    seen = torch.randn(3, 4, requires_grad=True)
+    tokens = torch.randn(5, 4, requires_grad=True)
+    reading(seen, torch.tensor([1, -2, 2]), tokens, _TEMPERATURE).backward()
+    assert tokens.grad is None
+    assert seen.grad is not None
+    assert seen.grad.any(dim=1).tolist() == [True, False, True]

@@ -11,7 +11,7 @@ from pipeline.errors import SourceError, SpecError
 from pipeline.model.checkpoint import Checkpoint
 from pipeline.model.processor import Processor
 from pipeline.training.collate import Collator
-from pipeline.training.pairs import read_pairs
+from pipeline.training.pairs import NOTHING, UNTOLD, read_pairs
 from pipeline.training.spec import PairsSpec
 
 
@@ -35,6 +35,21 @@ def test_pairs_that_cannot_be_used_are_set_aside_with_their_reason(tmp_path: Pat
         (2, "the query is empty or null"),
         (4, "what answers it is empty or null"),
         (5, "it is answered by a text and by an image: make two pairs of it"),
+    ]
+
+
+def test_squares_that_are_told_are_read_with_their_image(tmp_path: Path) -> None:
+    path = tmp_path / "pairs.parquet"
+    columns = {"query": ["word", "word", "word"], "page": [b"png"] * 3}
+    shown = [[0, None, -1, 3], [4], None]
+    pq.write_table(pa.table({**columns, "squares": shown}), path)
+    pairs = read_pairs(_spec(path, positive=None, image="page", shown="squares"))
+    told = pairs[0].shown
+    assert told is not None
+    assert told.tolist() == [0, UNTOLD, NOTHING, 3]
+    assert pairs[1].shown is None
+    assert [(one.row, one.reason) for one in pairs.set_aside] == [
+        (1, "a square shows a character that the query does not have")
     ]
 
 
