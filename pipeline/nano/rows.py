@@ -18,7 +18,7 @@ _MOST_CHARACTERS = 1_200
 
 _HEADS = 8_000
 """Packages of which the upper part of a page is drawn."""
-_PAGES = 6_000
+_PAGES = 3_000
 """Pages about modules and functions, of each layout about as many."""
 
 _SENTENCES = re.compile(r"(?<=[.!?:;])\s+|(?<=[。！？])|\n")  # noqa: RUF001  Japanese has its own

@@ -14,8 +14,8 @@ from PIL import Image
 
 from pipeline.nano import pairs
 from pipeline.nano.debian import Description, Package
-from pipeline.nano.graded import grade
 from pipeline.nano.functions import Function
+from pipeline.nano.graded import grade
 from pipeline.nano.pages import head, line
 from pipeline.nano.pairs import HELD_OUT, SIDES, side_of, write_pairs
 from pipeline.nano.rows import of_images, of_packages, of_pieces, of_titles
