@@ -12,7 +12,7 @@ import math
 from pathlib import Path
 
 from pipeline.model.geometry import Geometry
-from pipeline.model.layout import TOKENS, Shape
+from pipeline.model.layout import Shape
 from pipeline.model.new_checkpoint import write_new_checkpoint
 from pipeline.model.new_tokenizer import train_tokenizer
 
@@ -33,7 +33,7 @@ def _distribution(name: str, shape: Shape) -> tuple[float, float]:
         return 0.0, 0.2
     if len(shape) == 1:  # a norm
         return 1.0, 0.1
-    if name == TOKENS:
+    if name.endswith("embed_tokens.weight"):
         return 0.0, 1.0
     gain = 0.5 if ".lora_B." in name else 1.0
     return 0.0, gain / math.sqrt(math.prod(shape[1:]))

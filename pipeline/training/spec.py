@@ -156,12 +156,6 @@ class LossSpec(Section):
         None, description="sizes of single vectors, or null for all matryoshka_dims"
     )
 
-    @validate_model(mode="after")
-    def _is_something(self) -> "LossSpec":
-        if not (self.single or self.late or self.graded or self.read):
-            raise ValueError("single, late, graded and read are all 0: nothing would be learnt")
-        return self
-
 
 class OptimizerSpec(Section):
     """AdamW (arXiv 1711.05101), warmed up linearly, then a half cosine down to nothing."""
@@ -247,6 +241,13 @@ class TrainSpec(Section):
         if self.batch.sources > len(self.pairs):
             raise ValueError(
                 f"batch.sources: {self.batch.sources}, but there are {len(self.pairs)} of pairs"
+            )
+        loss = self.loss
+        reads = loss.read and any(entry.shown for entry in self.pairs)
+        if not (loss.single or loss.late or loss.graded or reads):
+            raise ValueError(
+                "loss: single, late and graded are all 0, and no pairs.shown is there to be read: "
+                "nothing would be learnt"
             )
         if self.adapter is not None and self.learns != "all":
             raise ValueError(

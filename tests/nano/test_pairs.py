@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from PIL import Image
 
+from pipeline.corpus.stdlib import Library
 from pipeline.nano import pairs
 from pipeline.nano.debian import Description, Package
 from pipeline.nano.functions import Function
@@ -181,6 +182,7 @@ def test_no_family_is_on_both_sides_of_what_is_written(
     known = Taught(numbers={s: n for n, s in enumerate(shorts)}, vectors_ND=vectors)
     monkeypatch.setattr(pairs, "read_packages", lambda lists: many)
     monkeypatch.setattr(pairs, "read_functions", lambda roots: [])
+    monkeypatch.setattr(pairs, "read_library", lambda root: Library(modules=(), topics=()))
     monkeypatch.setattr(pairs, "read_manuals", list)
     monkeypatch.setattr(pairs, "release", lambda lists: "an index")
     monkeypatch.setattr(pairs.Taught, "ask", lambda sentences: known)
