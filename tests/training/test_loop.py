@@ -3,6 +3,7 @@
 import io
 import itertools
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -19,9 +20,12 @@ from pipeline.model.engine import Engine
 from pipeline.model.processor import Processor
 from pipeline.tasks import TASKS
 from pipeline.training.adapters import lora_config
+from pipeline.training.collate import Collator
+from pipeline.training.held_out import _read
 from pipeline.training.learner import Learner
 from pipeline.training.loop import Step
 from pipeline.training.optimizer import Optimizer
+from pipeline.training.pairs import NOTHING, UNTOLD, Pair
 from pipeline.training.share import Alone
 from pipeline.training.spec import AdapterSpec, OptimizerSpec
 from tests.training.conftest import MakeTraining
@@ -289,14 +293,47 @@ def test_the_vision_tower_learns_alone_and_texts_keep_their_vectors(
     assert len(moved) > 0.9 * len(vision)
 
 
+def test_what_is_seen_comes_in_the_order_of_the_items(checkpoint: Checkpoint) -> None:
+    learner = Learner(checkpoint, _CPU, torch.float32, 200, Alone())
+    processor = Processor(checkpoint)
+    items = [processor.image(_png(side, side)) for side in (56, 168, 112, 84)]
+    each = [learner.embed([item]).seen_MH for item in items]
+    assert [len(seen) for seen in each] == [4, 36, 16, 9]
+    assert torch.allclose(learner.embed(items).seen_MH, torch.cat(each), atol=1e-4)
+
+
+def test_paper_is_not_counted_among_the_squares_that_are_read(checkpoint: Checkpoint) -> None:
+    learner = Learner(checkpoint, _CPU, torch.float32, 4096, Alone())
+    page = Collator(Processor(checkpoint)).batch(
+        [
+            Pair(
+                query="one two",
+                text=None,
+                image=_png(128),
+                shown=np.array([0, 6, NOTHING, UNTOLD], np.int32),
+                negatives=(),
+                grade=None,
+                taught=None,
+                prompts=("query", "passage"),
+            )
+        ]
+    )
+    vectors = learner.embed(page.items)
+    # the first is read, the second is taken for the first, and paper for the second
+    first, second = page.shown_M[:2].tolist()
+    seen_MH = vectors.tokens_VH[torch.tensor([first, first, second, first])]
+    pad = checkpoint.config["image_token_id"]
+    assert _read(replace(vectors, seen_MH=seen_MH), page, pad) == 0.5
+
+
 def _vision_of(checkpoint: Checkpoint) -> dict[str, torch.Tensor]:
     with WeightReader(checkpoint, _CPU) as reader:
         return {name: reader.base(name) for name in checkpoint.base if name.startswith("visual.")}
 
 
-def _png(shade: int) -> bytes:
+def _png(shade: int, side: int = 56) -> bytes:
     stream = io.BytesIO()
-    Image.new("RGB", (56, 56), (shade, 255 - shade, 128)).save(stream, "PNG")
+    Image.new("RGB", (side, side), (shade, 255 - shade, 128)).save(stream, "PNG")
     return stream.getvalue()
 
 
