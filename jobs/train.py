@@ -62,8 +62,10 @@ def run(spec: TrainSpec, address: str = "none") -> None:
         with beginning(spec, pairs) as checkpoint:
             target = Path(spec.output.path)
             Training(spec=spec, checkpoint=checkpoint, pairs=pairs, target=target).run(show)
-    what = "vision tower" if spec.learns == "vision" else "backbone and both heads"
-    what = what if spec.adapter is None else f"adapter {spec.adapter.name}"
+    if spec.adapter is not None:
+        what = f"adapter {spec.adapter.name}"
+    else:
+        what = "vision tower" if spec.learns == "vision" else "backbone and both heads"
     print(f"{what} trained in {time.monotonic() - began:,.0f} s: {spec.output.path}")
 
 

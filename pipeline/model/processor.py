@@ -38,6 +38,10 @@ class PreparedItem:
     truncated: bool
     """Whether the text was cut to max_length."""
 
+    def squares(self, pad: int) -> int:
+        """How many merged patches it has, each of which is one token, the pad; of a text none."""
+        return int((self.token_ids == pad).sum())
+
 
 class Processor:
     """Prepares the items of one checkpoint; cheap to make, holds no weights."""

@@ -155,10 +155,6 @@ class Stager:
         patches = 0 if item.pixels is None else self._patches.patches(item.pixels)
         return len(item.token_ids) + patches
 
-    def squares(self, item: PreparedItem) -> int:
-        """Merged patches of an item, each of which is one token."""
-        return 0 if item.pixels is None else int((item.token_ids == self._pad).sum())
-
     def stage(self, items: Sequence[PreparedItem]) -> Pack:
         """Put items together and send them off."""
         lengths = [len(item.token_ids) for item in items]

@@ -132,9 +132,8 @@ class Collator:
 
     def _shown(self, pair: Pair, answer: PreparedItem) -> NDArray[np.int64]:
         """Of each square of an image its token; of a text nothing."""
-        is_image = answer.pixels is not None
-        squares = int((answer.token_ids == self._processor.pad).sum()) if is_image else 0
-        if pair.shown is None or not is_image:
+        squares = answer.squares(self._processor.pad)
+        if pair.shown is None or answer.pixels is None:
             return np.full(squares, UNTOLD, np.int64)
         if len(pair.shown) != squares:
             raise SpecError(

@@ -80,6 +80,7 @@ class Learner:
             CheckpointError: a tensor cannot be read.
         """
         self.checkpoint = checkpoint
+        self._pad = int(checkpoint.config["image_token_id"])
         self._device, self._dtype, self._tokens, self._share = device, dtype, tokens, share
         self.network = Network(checkpoint, kernel_named(_KERNEL), device)
         with WeightReader(checkpoint, device) as reader:
@@ -177,7 +178,7 @@ class Learner:
         """Place for the vectors of a pack that another worker makes."""
         hidden = self.checkpoint.hidden_size
         tokens = sum(len(items[index].token_ids) for index in chosen)
-        squares = sum(self._stager.squares(items[index]) for index in chosen)
+        squares = sum(items[index].squares(self._pad) for index in chosen)
         sizes = (
             (len(chosen), hidden),
             (tokens, self.checkpoint.multi_vector_dim),
@@ -239,7 +240,7 @@ class Learner:
         )
         empty_ND = flat_TD.new_zeros(len(items) * longest, flat_TD.shape[1])
         padded_BTD = empty_ND.index_copy(0, place_T, flat_TD).view(len(items), longest, -1)
-        squares = [self._stager.squares(items[index]) for index in order]
+        squares = [items[index].squares(self._pad) for index in order]
         seen = torch.split(torch.cat([seen for _, _, seen in parts]), squares)
         return Vectors(
             singles_BH=singles_BH,
