@@ -138,7 +138,7 @@ def _refuse_foreign_files(directory: Path) -> None:
 
 
 def _write_corpus(directory: Path) -> CorpusSummary:
-    library = read_library(stdlib_root())
+    library = read_library(stdlib_root()).public
     chosen = select(library, TEXT_SAMPLES)
     pages = list(render_pages(library, FOLDER_PAGES + IMAGE_SAMPLES))
     wanted = sum(QUOTAS.values()), TEXT_SAMPLES, FOLDER_PAGES + IMAGE_SAMPLES, TEST_QUERIES

@@ -13,7 +13,7 @@ import sysconfig
 import tokenize
 import warnings
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from textwrap import dedent
 
@@ -52,6 +52,12 @@ class Definition:
         """The dotted name, module included."""
         return f"{self.module}.{self.qualname}"
 
+    @property
+    def is_private(self) -> bool:
+        """Whether it, or what it is defined in, has a name for inner use."""
+        names = self.qualname.split(".")
+        return any(name.startswith("_") and not name.endswith("__") for name in names)
+
 
 @dataclass(frozen=True, kw_only=True)
 class Module:
@@ -64,7 +70,7 @@ class Module:
     lines: int
     """How many lines the file has."""
     definitions: tuple[Definition, ...]
-    """Public classes, functions and methods in source order, each name once."""
+    """Classes, functions and methods in source order, each name once."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,6 +82,20 @@ class Library:
     topics: tuple[tuple[str, str], ...]
     """Label and text of each topic of the language reference, sorted; may be empty."""
 
+    @property
+    def public(self) -> "Library":
+        """The same without private definitions."""
+        return replace(
+            self,
+            modules=tuple(
+                replace(
+                    module,
+                    definitions=tuple(item for item in module.definitions if not item.is_private),
+                )
+                for module in self.modules
+            ),
+        )
+
 
 def stdlib_root() -> Path:
     """The folder of this interpreter's standard library."""
@@ -83,7 +103,7 @@ def stdlib_root() -> Path:
 
 
 def read_library(root: Path) -> Library:
-    """Everything the corpus is made from, in a fixed order."""
+    """Everything that is said there, in a fixed order."""
     modules = (_read_module(root, path) for path in _source_files(root))
     return Library(
         modules=tuple(module for module in modules if module is not None),
@@ -139,11 +159,9 @@ def _read_module(root: Path, path: Path) -> Module | None:
 
 
 def _definitions(scope: ast.AST, prefix: str) -> Iterator[tuple[str, FunctionNode | ast.ClassDef]]:
-    """Public definitions of a module or class, also those under `if` and `try`; not nested ones."""
+    """Definitions of a module or class, also those under `if` and `try`; not nested ones."""
     for node in ast.iter_child_nodes(scope):
         if isinstance(node, FunctionNode | ast.ClassDef):
-            if node.name.startswith("_") and not node.name.endswith("__"):
-                continue
             qualname = f"{prefix}{node.name}"
             yield qualname, node
             if isinstance(node, ast.ClassDef):

@@ -5,7 +5,8 @@
     train/pieces.en-en.parquet ...        words of a long description against the rest of it
     train/graded.parquet                  short descriptions that a teacher says are so close
     train/manuals.same.parquet ...        purposes of manual pages against their descriptions
-    train/functions.parquet               docstrings against the code that they were cut out of
+    train/functions.parquet ...           docstrings against the code that they were cut out of
+    train/docstrings.parquet              their first sentences against the rest of them
     train/lines.parquet                   pieces of titles against images of themselves
     train/heads.parquet                   short descriptions against the upper part of a page
     train/pages.parquet                   titles against whole pages
@@ -27,13 +28,13 @@ from typing import Literal
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipeline.corpus.stdlib import read_library
 from pipeline.nano.debian import read_packages, release
-from pipeline.nano.functions import environment, read_functions
+from pipeline.nano.functions import environment, read_docstrings, read_functions
 from pipeline.nano.graded import grade
 from pipeline.nano.manuals import read_manuals
 from pipeline.nano.rows import (
     Row,
+    of_docstrings,
     of_functions,
     of_images,
     of_manuals,
@@ -69,12 +70,13 @@ def write_pairs(directory: Path) -> None:
     if (directory / MANIFEST).exists():
         return
     packages = read_packages(directory / _INDEX)
-    functions, manuals = list(read_functions(environment())), list(read_manuals())
+    libraries, manuals = environment(), list(read_manuals())
+    functions = read_functions(libraries)
     taught = Taught.ask(
         [
             *(package.english.short for package in packages),
             *(manual.purpose for manual in manuals if manual.language == "en"),
-            *(function.purpose for function in functions),
+            *(function.purpose for function in (*functions.documented, *functions.private)),
         ]
     )
     counts: dict[str, dict[Side, int]] = {}
@@ -84,8 +86,9 @@ def write_pairs(directory: Path) -> None:
         of_pieces(packages),
         of_manuals(manuals),
         of_functions(functions),
-        of_images(packages, functions),
-        of_pages(read_library(environment()[-1])),
+        of_docstrings(read_docstrings(libraries)),
+        of_images(packages, functions.documented),
+        of_pages(libraries[-1].public),
     ):
         counts[name] = {side: _write(directory / side, name, rows, side, taught) for side in SIDES}
     counts[_GRADED] = {}

@@ -9,7 +9,7 @@ import numpy as np
 from pipeline.corpus.pages import render_pages
 from pipeline.corpus.stdlib import Library
 from pipeline.nano.debian import LANGUAGES, Package
-from pipeline.nano.functions import Function
+from pipeline.nano.functions import Docstring, Function, Functions
 from pipeline.nano.manuals import Manual
 from pipeline.nano.pages import Drawn, Shown, head, line, page
 
@@ -157,24 +157,41 @@ def of_manuals(manuals: Sequence[Manual]) -> Rows:
     yield "manuals.across", across
 
 
-def of_functions(functions: Sequence[Function]) -> Rows:
+def of_functions(functions: Functions) -> Rows:
     """What a function does against its code."""
+    yield "functions", [_of_function(f, f.purpose) for f in functions.documented]
+    yield "functions.private", [_of_function(f, f.purpose) for f in functions.private]
+    # a name is no sentence
+    yield "functions.named", [_of_function(f, None) for f in functions.named]
+
+
+def of_docstrings(docstrings: Sequence[Docstring]) -> Rows:
+    """The first sentence of a docstring against the rest of it."""
     yield (
-        "functions",
+        "docstrings",
         [
             Row(
-                query=function.purpose,
-                positive=function.code[:_MOST_CHARACTERS],
-                family=function.family,
-                english=function.purpose,
+                query=said.first,
+                positive=said.rest[:_MOST_CHARACTERS],
+                family=said.family,
+                english=None,
             )
-            for function in functions
+            for said in docstrings
         ],
     )
 
 
 def _of_package(package: Package, query: str, positive: str | bytes) -> Row:
     return Row(query=query, positive=positive, family=package.family, english=package.english.short)
+
+
+def _of_function(function: Function, english: str | None) -> Row:
+    return Row(
+        query=function.purpose,
+        positive=function.code[:_MOST_CHARACTERS],
+        family=function.family,
+        english=english,
+    )
 
 
 def _of_image(drawn: Drawn, family: str) -> Row:

@@ -15,11 +15,18 @@ from PIL import Image
 from pipeline.corpus.stdlib import Library
 from pipeline.nano import pairs
 from pipeline.nano.debian import Description, Package
-from pipeline.nano.functions import Function
+from pipeline.nano.functions import Docstring, Function, Functions
 from pipeline.nano.graded import grade
 from pipeline.nano.pages import head, line
 from pipeline.nano.pairs import HELD_OUT, SIDES, side_of, write_pairs
-from pipeline.nano.rows import of_images, of_packages, of_pieces, of_titles
+from pipeline.nano.rows import (
+    of_docstrings,
+    of_functions,
+    of_images,
+    of_packages,
+    of_pieces,
+    of_titles,
+)
 from pipeline.nano.teacher import Taught
 
 
@@ -58,6 +65,25 @@ def test_a_piece_is_asked_of_the_rest_and_of_the_whole_in_english(packages: list
 def test_titles_are_asked_for_by_their_translations(packages: list[Package]) -> None:
     (row,) = dict(of_titles(packages))["titles.de-en"]
     assert (row.query, row.positive, row.english) == ("Schach spielen", "play chess", "play chess")
+
+
+def test_the_teacher_is_asked_of_sentences_and_not_of_names() -> None:
+    one, two, three = (
+        Function(name=f"json.f{n}", purpose=f"do thing {n}", code=f"code {n}") for n in range(3)
+    )
+    found = dict(of_functions(Functions(documented=[one], private=[two], named=[three])))
+    assert [(name, row.query, row.positive, row.english) for name, (row,) in found.items()] == [
+        ("functions", "do thing 0", "code 0", "do thing 0"),
+        ("functions.private", "do thing 1", "code 1", "do thing 1"),
+        ("functions.named", "do thing 2", "code 2", None),
+    ]
+
+
+def test_a_docstring_answers_its_first_sentence() -> None:
+    said = Docstring(first="Read it.", rest="word " * 1_000, family="json")
+    ((_, (row,)),) = of_docstrings([said])
+    assert (row.query, row.family, row.english) == ("Read it.", "json", None)
+    assert said.rest.startswith(str(row.positive)) and len(row.positive) == 1_200
 
 
 def test_images_show_what_is_asked_and_tell_of_every_square(packages: list[Package]) -> None:
@@ -181,8 +207,7 @@ def test_no_family_is_on_both_sides_of_what_is_written(
     vectors = np.random.default_rng(0).standard_normal((len(shorts), 8)).astype(np.float16)
     known = Taught(numbers={s: n for n, s in enumerate(shorts)}, vectors_ND=vectors)
     monkeypatch.setattr(pairs, "read_packages", lambda lists: many)
-    monkeypatch.setattr(pairs, "read_functions", lambda roots: [])
-    monkeypatch.setattr(pairs, "read_library", lambda root: Library(modules=(), topics=()))
+    monkeypatch.setattr(pairs, "environment", lambda: [Library(modules=(), topics=())])
     monkeypatch.setattr(pairs, "read_manuals", list)
     monkeypatch.setattr(pairs, "release", lambda lists: "an index")
     monkeypatch.setattr(pairs.Taught, "ask", lambda sentences: known)

@@ -5,9 +5,10 @@ from pathlib import Path
 
 import pytest
 
+from pipeline.corpus.stdlib import read_library
 from pipeline.errors import SourceError
 from pipeline.nano.debian import Package, read_packages, release
-from pipeline.nano.functions import read_functions
+from pipeline.nano.functions import read_docstrings, read_functions
 from pipeline.nano.manuals import read_manuals
 
 _MANUAL = r"""'\" t
@@ -121,7 +122,69 @@ def test_functions_have_no_docstring_in_their_code_and_come_once(tmp_path: Path)
     for package in ("first", "second"):
         (tmp_path / package).mkdir()
         (tmp_path / package / "__init__.py").write_text(source)
-    (found,) = read_functions([tmp_path])
-    assert (found.name, found.family) == ("first.add", "first")
-    assert found.purpose == "Add two numbers."
-    assert found.code == "def add(one, other):\n    total = one + other\n    return total"
+    found = read_functions([read_library(tmp_path)])
+    (add,) = found.documented
+    assert (add.name, add.family) == ("first.add", "first")
+    assert add.purpose == "Add two numbers."
+    assert add.code == "def add(one, other):\n    total = one + other\n    return total"
+    # names of a word or two say nothing either
+    assert not found.private and not found.named
+
+
+def test_private_functions_and_those_without_a_docstring_are_kept_apart(tmp_path: Path) -> None:
+    (tmp_path / "words.py").write_text(
+        "class WordCounter:\n"
+        "    def countAll(self, text):\n"
+        "        words = text.split()\n"
+        "        return self.countAll(words)\n\n"
+        "    def __len__(self):\n"
+        "        length = 1\n"
+        "        return length\n\n"
+        "    def _reset(self):\n"
+        '        """Begin with no words."""\n'
+        "        self.words = []\n"
+        "        return self\n\n\n"
+        "class _Hidden:\n"
+        "    def shown(self):\n"
+        '        """Say whether it is shown."""\n'
+        "        answer = False\n"
+        "        return answer\n\n\n"
+        "def parse_HTTPHeader(line):\n"
+        '    """Parse."""\n'
+        "    name = line\n"
+        "    return name\n"
+    )
+    library = read_library(tmp_path)
+    found = read_functions([library])
+    assert not found.documented
+    assert [(f.name, f.purpose) for f in found.private] == [
+        ("words.WordCounter._reset", "Begin with no words."),
+        ("words._Hidden.shown", "Say whether it is shown."),
+    ]
+    assert [(f.name, f.purpose) for f in found.named] == [
+        ("words.WordCounter.countAll", "word counter count all"),
+        ("words.parse_HTTPHeader", "parse http header"),
+    ]
+    # the name is nowhere in the code that is to be found by it
+    assert found.named[0].code == (
+        "def _(self, text):\n    words = text.split()\n    return self._(words)"
+    )
+    assert [item.qualname for module in library.public.modules for item in module.definitions] == [
+        "WordCounter",
+        "WordCounter.countAll",
+        "WordCounter.__len__",
+        "parse_HTTPHeader",
+    ]
+
+
+def test_what_a_docstring_says_after_its_first_sentence_is_the_rest(tmp_path: Path) -> None:
+    more = "It goes on for as long as there is something more to be said about it."
+    (tmp_path / "said.py").write_text(
+        f'"""Say it all at\nonce. {more}\n\nAnd a paragraph."""\n\n'
+        f'def short():\n    """Say a word more. No."""\n\n'
+        f'def again():\n    """Say it all at once. {more}\n\n    And a paragraph."""\n'
+    )
+    (said,) = read_docstrings([read_library(tmp_path)])
+    assert said.first == "Say it all at once."
+    assert said.rest == f"{more}\nAnd a paragraph."
+    assert said.family == "said"
