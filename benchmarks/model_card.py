@@ -17,6 +17,10 @@ RESULTS = Path(__file__).parent / "results"
 
 _FOUND = "| answers | asked in | queries |"
 _SIZES = "| answers | asked in | 32 |"
+_TASKS = "| task | sets |"
+_ADAPTERS = ("retrieval", "text-matching", "code")
+_PART = "without a word in common"
+"""Queries of another row, which do not count twice."""
 _DIMS = (32, 64, 128, 256)
 _TEACHER = "sentence-transformers, all-MiniLM-L6-v2"
 
@@ -51,9 +55,17 @@ def told(card: str, record: Mapping[str, Any]) -> str:
     sizes = "\n".join(
         [f"{_SIZES} 64 | 128 | 256 |", "|---" * 6 + "|", *map(_curve, record["found"])]
     )
+    tasks = "\n".join(
+        [
+            f"{_TASKS} {' | '.join(f'with `{adapter}`' for adapter in _ADAPTERS)} |",
+            "|---" * 5 + "|",
+            *(_task(adapter, record["found"]) for adapter in _ADAPTERS),
+        ]
+    )
     for pattern, new in (
         (rf"{re.escape(_FOUND)}.*?(?=\n\n)", found),
         (rf"{re.escape(_SIZES)}.*?(?=\n\n)", sizes),
+        (rf"{re.escape(_TASKS)}.*?(?=\n\n)", tasks),
         (r"(?<=fingerprint `)[0-9a-f]+", record["fingerprint"]),
         (
             r"(?<=in turns: )[\d,]+; .*? [\d,]+(?=\.)",
@@ -79,6 +91,14 @@ def _row(row: Mapping[str, Any]) -> str:
         f"{wrong[best]:.3f} ({adapter})",
     ]
     return f"| {' | '.join(cells)} |"
+
+
+def _task(task: str, found: Sequence[Mapping[str, Any]]) -> str:
+    """The mean over the sets of a task, with each adapter."""
+    rows = [row for row in found if row["adapter"] == task and _PART not in row["asked"]]
+    ways = (f"nano with {adapter}" if adapter != task else "nano" for adapter in _ADAPTERS)
+    means = [sum(row["ndcg"][f"{way}, multi"]["mean"] for row in rows) / len(rows) for way in ways]
+    return f"| {task} | {len(rows)} | {' | '.join(f'{mean:.3f}' for mean in means)} |"
 
 
 def _curve(row: Mapping[str, Any]) -> str:

@@ -8,6 +8,8 @@ import pytest
 
 from benchmarks.model_card import newest, told
 from jobs.cli import main
+from pipeline.corpus.sheet import BODY, TITLE, Sheet
+from pipeline.index.scoring import maxsim
 from pipeline.model.checkpoint import open_checkpoint
 from pipeline.model.embedder import Embedder
 from pipeline.nano.shipped import CHECKPOINT, megabytes
@@ -71,6 +73,34 @@ def test_it_finds_what_was_meant_in_four_languages() -> None:
 
 def test_it_finds_functions_by_what_they_do() -> None:
     assert _found("code", list(_ASKED_OF_CODE), _CODE) == list(_ASKED_OF_CODE.values())
+
+
+_TITLES = {
+    "Weather Forecast": "weather forecast",
+    "Compressed Archives": "archives that are compressed",
+    "Random Numbers": "random numbers",
+    "Mail Server": "server for mail",
+    "Image Viewer": "image viewer",
+}
+
+
+def test_it_finds_the_image_of_a_page_by_its_title() -> None:
+    pages = []
+    for number, title in enumerate(_TITLES):
+        sheet = Sheet.of_book("A book of many things", "chapter", number)
+        sheet.write(title, TITLE)
+        sheet.write("What is said below is much the same everywhere. " * 5, BODY)
+        pages.append(sheet.image())
+    query, passage = (
+        Embedder.load(CHECKPOINT, task=f"retrieval.{side}", device="cpu", token_budget=8192)
+        for side in ("query", "passage")
+    )
+    queries = query.embed(list(_TITLES.values()), multi=True).multi
+    answers = passage.embed(pages, multi=True).multi
+    assert queries is not None and answers is not None
+    vectors_VD, lengths_N = np.concatenate(answers), np.array([len(each) for each in answers])
+    found = [int(maxsim(query_TD, vectors_VD, lengths_N).argmax()) for query_TD in queries]
+    assert found == list(range(len(_TITLES)))
 
 
 def test_the_same_in_another_language_is_closer_than_anything_else() -> None:
