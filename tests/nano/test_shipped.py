@@ -76,7 +76,7 @@ def test_it_finds_functions_by_what_they_do() -> None:
 
 
 _TITLES = {
-    "Weather Forecast": "weather forecast",
+    "Chess Game": "game of chess",
     "Compressed Archives": "archives that are compressed",
     "Random Numbers": "random numbers",
     "Mail Server": "server for mail",
