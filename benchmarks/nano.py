@@ -134,8 +134,8 @@ def _found(
         row = _row(answers, name, len(held_out.contents), values)
         _print(row)
         yield row
-        if answers.name == "packages":
-            apart = held_out.apart(name)
+        # of a few queries there may be none without a word in common
+        if answers.name == "packages" and (apart := held_out.apart(name)).any():
             cut = {way: value[apart] for way, value in values.items()}
             row = _row(answers, f"{name}, without a word in common", len(held_out.contents), cut)
             _print(row)
