@@ -197,6 +197,16 @@ def test_a_folder_with_other_files_is_refused_and_left_alone(tmp_path: Path) -> 
     assert [entry.name for entry in tmp_path.iterdir()] == ["thesis.txt"]
 
 
+def test_nothing_private_is_in_the_corpus(documents: pa.Table) -> None:
+    names = [id.partition("#")[0] for id in documents["id"].to_pylist()]
+    private = [
+        name
+        for name in names
+        if any(part.startswith("_") and not part.endswith("__") for part in name.split("."))
+    ]
+    assert not private
+
+
 def test_sources_are_read_without_importing_them(tmp_path: Path) -> None:
     good = 'def add(a, b):\n    """Add two.\n\n    Really.\n    """\n\n    return a + b\n'
     (tmp_path / "good.py").write_text(f'raise SystemExit("imported")\n{good}')
