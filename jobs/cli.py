@@ -47,7 +47,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         _tell(f"nightjar: {error}")
         return 1
     except KeyboardInterrupt:
-        _tell("nightjar: interrupted; nothing was committed; the same command goes on from here")
+        _tell(
+            "nightjar: interrupted; nothing was committed; the same command goes on from "
+            "what is kept"
+        )
         return 1
     except Exception as error:
         # a bug: shown whole, as Python would, but for what is secret

@@ -90,7 +90,10 @@ class Forecast:
         if self.done_rows:
             lines.append(f"done        {self.done_rows:,} rows more, by an earlier run")
         if self.device_hours is None:
-            lines.append("time        unknown: no benchmark.json; `nightjar benchmark` writes one")
+            lines.append(
+                "time        unknown: no benchmark.json; `nightjar benchmark` writes one, and "
+                "--benchmark says where it is"
+            )
         else:
             cost = "" if self.cost is None else f", which cost {self.cost:,.2f}"
             hours = f"{self.device_hours:,.4f} hours of one {self.device}{cost}"

@@ -24,7 +24,8 @@ def pick_device(wanted: str) -> torch.device:
         # an actor that was given a GPU must not fall back to a CPU in silence
         raise SpecError(
             f"device: {wanted!r}, but torch {torch.__version__} sees no CUDA device here; install "
-            "a CUDA build of torch, or set gpus: 0 for the pools"
+            "a CUDA build of torch, or ask for the CPU: of pools by gpus: 0, of a training by "
+            "compute.device: cpu"
         )
     if wanted == "auto":
         wanted = "cuda" if there else "cpu"

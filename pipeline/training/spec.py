@@ -101,9 +101,15 @@ def _is_fresh(value: object) -> str:
 
 
 class AdapterSpec(Section):
-    """The adapter that is trained; its rank is the one that all adapters of the checkpoint have."""
+    """The adapter that is trained: a new one, or one of the checkpoint's, which goes on learning.
 
-    name: str = Field(pattern=_NAME, description="its name, in lower case; a pool's name later")
+    Its rank is the one that all adapters of the checkpoint have.
+    """
+
+    name: str = Field(
+        pattern=_NAME,
+        description="its name, of lower-case letters, digits and hyphens; a pool's name later",
+    )
     dropout: _Share = Field(0.0, description="share of an adapter's inputs that are left out")
 
 
@@ -222,7 +228,7 @@ class TrainSpec(Section):
         "adapter learns by itself",
     )
     pairs: list[PairsSpec] = Field(min_length=1, description="a list of pairs")
-    steps: int = Field(1000, ge=1, description="a whole number of steps")
+    steps: int = Field(1000, ge=1, description="a whole number of steps, at least 1")
     seed: int = Field(0, ge=0, description="a whole number; the same one gives the same batches")
     batch: BatchSpec = Field(BatchSpec(), description="{pairs, sources, max_length, ...}")
     loss: LossSpec = Field(LossSpec(), description="{temperature, single, late, tie, ...}")

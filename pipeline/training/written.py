@@ -1,8 +1,9 @@
 """Written: what was trained, as a checkpoint in the official layout.
 
 All files of the checkpoint that it began from are there again, weights linked where the disk
-allows; only what has learnt is new. Values are rounded to bf16, as the official files have them, in
-the network itself as well: what is asked of it afterwards is asked of what was written.
+allows; only what has learnt is new. Its model card is left out, which tells of other weights.
+Values are rounded to bf16, as the official files have them, in the network itself as well: what is
+asked of it afterwards is asked of what was written.
 
 A trained decoder makes the adapters of its predecessor void: they begin anew, at no change. The
 directory appears whole, by one rename.
@@ -33,6 +34,7 @@ from pipeline.training.learner import Learner
 
 _WEIGHTS = "model.safetensors"
 _INDEX = "model.safetensors.index.json"
+_CARD = "README.md"
 _CPU = torch.device("cpu")
 
 
@@ -119,7 +121,7 @@ def _save(tensors: Mapping[str, Tensor], path: Path) -> None:
 def _link_others(checkpoint: Checkpoint, made: Path, but: set[str]) -> None:
     for source in checkpoint.directory.rglob("*"):
         name = str(source.relative_to(checkpoint.directory))
-        if not source.is_file() or name in but:
+        if not source.is_file() or name in but or name == _CARD:
             continue
         target = made / name
         target.parent.mkdir(parents=True, exist_ok=True)

@@ -57,6 +57,7 @@ def test_what_is_trained_is_found_better_and_written(
 ) -> None:
     seen: list[Step] = []
     made = training(adapter=adapter, steps=24)
+    (made.checkpoint.directory / "README.md").write_text("what is said of other weights")
     made.run(seen.append)
     assert [step.step for step in seen] == list(range(1, 25))
     assert seen[-1].loss < 0.8 * seen[0].loss
@@ -67,6 +68,7 @@ def test_what_is_trained_is_found_better_and_written(
     written = open_checkpoint(made.target)
     names = made.checkpoint.task_names
     assert written.task_names == (names if adapter is None else (*names, "mine"))
+    assert not (made.target / "README.md").exists()
     assert not made.target.with_name(f"{made.target.name}.training").exists()
     with pytest.raises(OutputError, match=r"output\.path: .* is there already"):
         made.run(seen.append)
