@@ -113,8 +113,17 @@ def read_library(root: Path) -> Library:
 
 def summary(doc: str) -> str:
     """The first sentence of a docstring, on one line."""
-    paragraph = " ".join(doc.split("\n\n", 1)[0].split())
-    return re.split(r"(?<=[.!?])\s+(?=[A-Z])", paragraph, maxsplit=1)[0]
+    return parted(doc)[0]
+
+
+def parted(doc: str) -> tuple[str, str]:
+    """The first sentence of a docstring, on one line, and what comes after it; both may be empty.
+
+    The rest of the first paragraph is on one line too, the other paragraphs are as they were.
+    """
+    paragraph, _, others = doc.partition("\n\n")
+    first, *more = re.split(r"(?<=[.!?])\s+(?=[A-Z])", " ".join(paragraph.split()), maxsplit=1)
+    return first, "\n".join([*more, others]).strip()
 
 
 def _source_files(folder: Path) -> Iterator[Path]:

@@ -8,13 +8,19 @@ import re
 import sysconfig
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import chain
 from pathlib import Path
 
 from pipeline.corpus.passages import CODE_LINES, PROSE_CHARS
-from pipeline.corpus.stdlib import Definition, Library, read_library, stdlib_root, summary
+from pipeline.corpus.stdlib import (
+    Definition,
+    Library,
+    parted,
+    read_library,
+    stdlib_root,
+    summary,
+)
 
-FEWEST_WORDS = 3
+_FEWEST_WORDS = 3
 """Sentences and names that have fewer say nothing to search by."""
 
 _MOST_CHARACTERS = 200
@@ -93,18 +99,16 @@ def read_functions(libraries: Sequence[Library]) -> Functions:
 
 def read_docstrings(libraries: Sequence[Library]) -> list[Docstring]:
     """The docstrings of some libraries that go on after their first sentence; equal ones once."""
+    said = (
+        Docstring(first=first, rest=rest, family=_package(module.name))
+        for library in libraries
+        for module in library.modules
+        for first, rest in map(parted, (module.doc, *(item.doc for item in module.definitions)))
+        if _says(first) and len(first) <= _MOST_CHARACTERS and len(rest) >= PROSE_CHARS
+    )
     found: dict[tuple[str, str], Docstring] = {}
-    for library in libraries:
-        for module in library.modules:
-            for doc in (module.doc, *(item.doc for item in module.definitions)):
-                first = summary(doc)
-                # what comes after it in its own paragraph, and the other paragraphs
-                paragraph, _, others = doc.partition("\n\n")
-                rest = f"{' '.join(paragraph.split())[len(first) :]}\n{others}".strip()
-                is_question = _says(first) and len(first) <= _MOST_CHARACTERS
-                if is_question and len(rest) >= PROSE_CHARS:
-                    said = Docstring(first=first, rest=rest, family=_package(module.name))
-                    found.setdefault((first, rest), said)
+    for docstring in said:
+        found.setdefault((docstring.first, docstring.rest), docstring)
     return list(found.values())
 
 
@@ -116,10 +120,10 @@ def _documented(item: Definition) -> Function | None:
 def _named(item: Definition) -> Function | None:
     *scope, name = item.qualname.split(".")
     words = _WORDS.findall(name)
-    if len(words) < FEWEST_WORDS:
+    if len(words) < _FEWEST_WORDS:
         # a method's name is short, since its class says the rest
-        words = [*chain.from_iterable(map(_WORDS.findall, scope[-1:])), *words]
-    if _says(summary(item.doc)) or name.startswith("__") or len(words) < FEWEST_WORDS:
+        words = _WORDS.findall(" ".join([*scope[-1:], name]))
+    if _says(summary(item.doc)) or name.startswith("__") or len(words) < _FEWEST_WORDS:
         return None
     code = re.sub(rf"\b{re.escape(name)}\b", "_", item.code)
     return Function(name=item.name, purpose=" ".join(words).lower(), code=code)
@@ -134,7 +138,7 @@ def _distinct(functions: Iterable[Function | None], seen: set[str]) -> Iterator[
 
 
 def _says(sentence: str) -> bool:
-    return len(sentence.split()) >= FEWEST_WORDS
+    return len(sentence.split()) >= _FEWEST_WORDS
 
 
 def _package(name: str) -> str:

@@ -58,11 +58,17 @@ def test_it_is_small_and_of_the_official_layout(capsys: Captured, tmp_path: Path
     assert "is not an empty directory; name a new one for nano" in capsys.readouterr().err
 
 
-def _found(adapter: str, questions: list[str], documents: tuple[str, ...]) -> list[int]:
+def _sides(adapter: str) -> tuple[Embedder, Embedder]:
+    """What embeds questions, and what embeds what answers them."""
     query, passage = (
         Embedder.load(CHECKPOINT, task=f"{adapter}.{side}", device="cpu", token_budget=4096)
         for side in ("query", "passage")
     )
+    return query, passage
+
+
+def _found(adapter: str, questions: list[str], documents: tuple[str, ...]) -> list[int]:
+    query, passage = _sides(adapter)
     scores = query.embed(questions).single @ passage.embed(documents).single.T
     return [int(number) for number in scores.argmax(axis=1)]
 
@@ -91,10 +97,7 @@ def test_it_finds_the_image_of_a_page_by_its_title() -> None:
         sheet.write(title, TITLE)
         sheet.write("What is said below is much the same everywhere. " * 5, BODY)
         pages.append(sheet.image())
-    query, passage = (
-        Embedder.load(CHECKPOINT, task=f"retrieval.{side}", device="cpu", token_budget=8192)
-        for side in ("query", "passage")
-    )
+    query, passage = _sides("retrieval")
     queries = query.embed(list(_TITLES.values()), multi=True).multi
     answers = passage.embed(pages, multi=True).multi
     assert queries is not None and answers is not None
