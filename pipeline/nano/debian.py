@@ -1,14 +1,14 @@
 """Debian's package index: every package's short and long description, in several languages.
 
 It is read with apt, which checks its signatures, from the mirrors that this machine has; the
-machine's own lists are left alone. About 100 MB are kept beside the pairs, and fetched once.
+machine's own lists are left alone. About 250 MB are kept beside the pairs, and fetched once.
 Descriptions in other languages are made by people (https://www.debian.org/international/l10n/ddtp)
 and joined to a package by the digest of the English one, so an outdated one is never taken.
 """
 
 import re
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,7 +17,15 @@ from pipeline.errors import SourceError
 LANGUAGES = ("de", "fr", "ja")
 """Those of the translations."""
 
+LATER = "unstable"
+"""The suite that every package comes to first."""
+
+_KEYRING = Path("/usr/share/keyrings/debian-archive-keyring.gpg")
+"""Debian's own; a release's key is in the keyring of the release before it."""
+
 _DOT = re.compile(r"^ \.\s*$")
+_NUMBER = re.compile(r"\d[\d.]*")
+_COMPLETE = "complete"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,17 +52,49 @@ class Package:
     """By language; most packages have few."""
 
 
-def read_packages(lists: Path) -> list[Package]:
+def read_packages(index: Path) -> list[Package]:
     """All packages of the machine's release, by name; of several versions the first one.
 
     Args:
-        lists: where the index is kept; fetched unless it is there.
+        index: where it is kept; fetched unless it is there.
 
     Raises:
         SourceError: there is no apt, or it cannot fetch the index.
     """
-    if not (lists / "complete").exists():
-        _fetch(lists)
+    if not (index / _COMPLETE).exists():
+        _fetch(index, [])
+    return _read(index)
+
+
+def read_later(later: Path, index: Path, packages: Sequence[Package]) -> list[Package]:
+    """Packages of Debian's unstable release that say something new.
+
+    Neither description is one of the machine's release, numbers aside: what a new version of a
+    compiler says of itself is not new. On a machine that is unstable itself there are none.
+
+    Args:
+        later: where their index is kept; fetched unless it is there.
+        index: of the machine's release, whose mirror is asked.
+        packages: of the machine's release.
+
+    Raises:
+        SourceError: there is no mirror of Debian, or apt cannot fetch the index.
+    """
+    if not (later / _COMPLETE).exists():
+        _fetch(later, _only(later, _mirror(index)))
+    known = {_numberless(text) for p in packages for text in (p.english.short, p.english.long)}
+    return [
+        package
+        for package in _read(later)
+        if known.isdisjoint(map(_numberless, (package.english.short, package.english.long)))
+    ]
+
+
+def _numberless(text: str) -> str:
+    return _NUMBER.sub("", text).lower()
+
+
+def _read(lists: Path) -> list[Package]:
     families: dict[tuple[str, str], str] = {}
     for path in sorted(lists.glob("*_Packages")):
         for stanza in _stanzas(path):
@@ -101,20 +141,43 @@ def _options(lists: Path) -> list[str]:
     ]
 
 
-def _fetch(lists: Path) -> None:
+def _mirror(index: Path) -> str:
+    """The address that the index of Debian itself came from, not that of its updates."""
+    wanted = ("Created-By: Packages", "Label: Debian", "Component: main")
+    options = _options(index.resolve())
+    said = _apt(["indextargets", "--format", "$(REPO_URI)", *options, *wanted])
+    if not said:
+        raise SourceError(
+            "apt-get indextargets: no source is a mirror of Debian; name one in apt's sources"
+        )
+    return said.split("\n")[0]
+
+
+def _only(later: Path, mirror: str) -> list[str]:
+    """Options of apt that have it read the later suite and nothing else."""
+    # not among the lists, which apt keeps clean
+    cache = later.resolve() / "cache"
+    cache.mkdir(parents=True, exist_ok=True)
+    sources = cache / "sources.list"
+    sources.write_text(f"deb [signed-by={_KEYRING}] {mirror} {LATER} main\n")
+    return ["-o", f"Dir::Etc::SourceList={sources}", "-o", "Dir::Etc::SourceParts=-"]
+
+
+def _fetch(lists: Path, sources: Sequence[str]) -> None:
     for folder in (lists / "partial", lists / "cache"):
         folder.mkdir(parents=True, exist_ok=True)
     # to apt a relative path is one below its own folder
-    options = _options(lists.resolve())
+    options = [*_options(lists.resolve()), *sources]
     _apt(["update", "-qq", "-o", "APT::Update::Error-Mode=any", *options])
     if not list(lists.glob("*_Packages")):
         raise SourceError(
             "apt-get update: brought no package index; name Debian's mirrors in apt's sources"
         )
-    (lists / "complete").touch()
+    (lists / _COMPLETE).touch()
 
 
-def _apt(arguments: list[str]) -> None:
+def _apt(arguments: list[str]) -> str:
+    """What it prints."""
     try:
         done = subprocess.run(["apt-get", *arguments], capture_output=True, text=True)
     except FileNotFoundError:
@@ -124,6 +187,7 @@ def _apt(arguments: list[str]) -> None:
         ) from None
     if done.returncode:
         raise SourceError(f"apt-get {arguments[0]}: {done.stderr.strip()[-300:]}")
+    return done.stdout
 
 
 def _stanzas(path: Path) -> Iterator[dict[str, str]]:

@@ -1,6 +1,7 @@
 """The pairs that nano is trained and measured on, as Parquet.
 
     train/packages.en-en.parquet ...      short descriptions against long ones, of two languages
+    train/later.en-en.parquet ...         the same of packages that came to Debian since
     train/titles.de-en.parquet ...        short descriptions against their translations
     train/pieces.en-en.parquet ...        words of a long description against the rest of it
     train/graded.parquet                  short descriptions that a teacher says are so close
@@ -29,7 +30,7 @@ from typing import Literal
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipeline.nano.debian import read_packages, release
+from pipeline.nano.debian import read_later, read_packages, release
 from pipeline.nano.functions import environment, read_docstrings, read_functions
 from pipeline.nano.graded import grade
 from pipeline.nano.manuals import read_manuals
@@ -50,7 +51,7 @@ HELD_OUT = 0.12
 """Share of the families that nothing is trained on."""
 
 MANIFEST = "PAIRS.json"
-_INDEX = "index"
+_INDEX, _LATER = "index", "later"
 _GRADED = "graded"
 Side = Literal["train", "held-out"]
 SIDES: tuple[Side, ...] = ("train", "held-out")
@@ -70,12 +71,14 @@ def write_pairs(directory: Path) -> None:
     """
     if (directory / MANIFEST).exists():
         return
-    packages = read_packages(directory / _INDEX)
+    index, newer = directory / _INDEX, directory / _LATER
+    packages = read_packages(index)
+    later = read_later(newer, index, packages)
     libraries, manuals = environment(), list(read_manuals())
     functions = read_functions(libraries)
     taught = Taught.ask(
         [
-            *(package.english.short for package in packages),
+            *(package.english.short for package in (*packages, *later)),
             *(manual.purpose for manual in manuals if manual.language == "en"),
             *(function.purpose for function in (*functions.documented, *functions.private)),
         ]
@@ -83,6 +86,7 @@ def write_pairs(directory: Path) -> None:
     counts: dict[str, dict[Side, int]] = {}
     for name, rows in chain(
         of_packages(packages),
+        of_packages(later, named="later"),
         of_titles(packages),
         of_pieces(packages),
         of_manuals(manuals),
@@ -97,7 +101,7 @@ def write_pairs(directory: Path) -> None:
         table = grade([p for p in packages if side_of(p.family) == side], taught)
         pq.write_table(table, directory / side / f"{_GRADED}.parquet", compression="zstd")
         counts[_GRADED][side] = len(table)
-    manifest = {"index": release(directory / _INDEX), "pairs": counts}
+    manifest = {"index": release(index), "later": release(newer), "pairs": counts}
     (directory / MANIFEST).write_text(json.dumps(manifest, indent=1) + "\n")
 
 

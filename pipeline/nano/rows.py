@@ -54,7 +54,7 @@ Rows = Iterator[tuple[str, list[Row]]]
 """What they are called, and they."""
 
 
-def of_packages(packages: Sequence[Package]) -> Rows:
+def of_packages(packages: Sequence[Package], named: str = "packages") -> Rows:
     """Short against long descriptions, in and across languages."""
     for asked, answered in _WAYS:
         rows = []
@@ -63,7 +63,7 @@ def of_packages(packages: Sequence[Package]) -> Rows:
             if asked in said and answered in said:
                 answer = said[answered].long[:_MOST_CHARACTERS]
                 rows.append(_of_package(package, said[asked].short, answer))
-        yield f"packages.{asked}-{answered}", _distinct(rows)
+        yield f"{named}.{asked}-{answered}", _distinct(rows)
 
 
 def of_titles(packages: Sequence[Package]) -> Rows:

@@ -203,10 +203,11 @@ def test_no_family_is_on_both_sides_of_what_is_written(
     tmp_path: Path, packages: list[Package], taught: Taught, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     many = [*packages, *(_named(f"sentence {number}") for number in range(200))]
-    shorts = list(dict.fromkeys(package.english.short for package in many))
+    shorts = list(dict.fromkeys([*(package.english.short for package in many), "new"]))
     vectors = np.random.default_rng(0).standard_normal((len(shorts), 8)).astype(np.float16)
     known = Taught(numbers={s: n for n, s in enumerate(shorts)}, vectors_ND=vectors)
     monkeypatch.setattr(pairs, "read_packages", lambda lists: many)
+    monkeypatch.setattr(pairs, "read_later", lambda later, index, packages: [_named("new")])
     monkeypatch.setattr(pairs, "environment", lambda: [Library(modules=(), topics=())])
     monkeypatch.setattr(pairs, "read_manuals", list)
     monkeypatch.setattr(pairs, "release", lambda lists: "an index")
@@ -215,9 +216,12 @@ def test_no_family_is_on_both_sides_of_what_is_written(
     families = {}
     for side in SIDES:
         files = sorted((tmp_path / side).glob("*.parquet"))
-        assert {"packages.en-en.parquet", "lines.parquet", "graded.parquet"} <= {
-            file.name for file in files
-        }
+        assert {
+            "packages.en-en.parquet",
+            "later.en-en.parquet",
+            "lines.parquet",
+            "graded.parquet",
+        } <= {file.name for file in files}
         families[side] = {
             family
             for file in files

@@ -1,13 +1,15 @@
 """What is read of the package index, of manual pages and of Python's sources."""
 
 import gzip
+import re
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from pipeline.corpus.stdlib import read_library
 from pipeline.errors import SourceError
-from pipeline.nano.debian import Package, read_packages, release
+from pipeline.nano.debian import Description, Package, read_later, read_packages, release
 from pipeline.nano.functions import read_docstrings, read_functions
 from pipeline.nano.manuals import read_manuals
 
@@ -86,6 +88,76 @@ def test_an_index_in_a_relative_folder_goes_there_and_an_empty_one_is_refused(
         read_packages(Path("index"))
     assert f"Dir::State::Lists={tmp_path}/index " in (tmp_path / "arguments").read_text()
     assert not (tmp_path / "index" / "complete").exists()
+
+
+_LATER = """\
+Package: chess
+Description: play chess
+ Nothing but a new long description.
+
+Package: cc-15
+Description: compiler 15.2
+ It compiles.
+
+Package: cc
+Description: Compiler
+ It compiles C 16.
+
+Package: go
+Description: play go
+ A board of 19 lines.
+
+"""
+
+
+def test_later_packages_are_those_of_which_both_descriptions_are_new(
+    index: Path, packages: list[Package], tmp_path: Path
+) -> None:
+    later = tmp_path / "later"
+    later.mkdir()
+    (later / "complete").touch()
+    stanzas = _LATER.replace("Description: ", "Description-md5: {}\nDescription-en: ")
+    numbered = stanzas.format(*range(4))
+    for name in ("binary-amd64_Packages", "i18n_Translation-en"):
+        (later / f"mirror_debian_dists_unstable_main_{name}").write_text(numbered)
+    compiler = Description(short="compiler 14", long="It compiles C 14.")
+    known = [*packages, replace(packages[0], name="cc-14", english=compiler)]
+    found = read_later(later, index, known)
+    assert [package.name for package in found] == ["go"]
+    assert found[0].english == Description(short="play go", long="A board of 19 lines.")
+
+
+def test_later_packages_come_from_the_machines_mirror_and_from_nowhere_else(
+    index: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    later = tmp_path / "later"
+    answers = f"""
+    echo "$@" >> {tmp_path}/asked
+    if [ "$1" = indextargets ]; then echo http://mirror/debian; echo http://other/debian; exit; fi
+    cp {later}/cache/sources.list {tmp_path}
+    cp {index}/*_Packages {index}/*_Translation-en {later}"""
+    _pretend_apt(tmp_path, monkeypatch, answers)
+    assert [package.name for package in read_later(later, index, [])] == [
+        *("chess", "chess-data", "zip")
+    ]
+    (source,) = (tmp_path / "sources.list").read_text().splitlines()
+    assert re.fullmatch(r"deb \[signed-by=\S+\] http://mirror/debian unstable main", source)
+    mirrors, update = (tmp_path / "asked").read_text().splitlines()
+    assert f"Dir::State::Lists={index} " in mirrors and "Label: Debian " in mirrors
+    assert update.startswith("update ") and f"Dir::State::Lists={later} " in update
+    assert f"Dir::Etc::SourceList={later}/cache/sources.list" in update
+    assert "Dir::Etc::SourceParts=-" in update
+    # it is there now, and not asked for again
+    read_later(later, index, [])
+    assert len((tmp_path / "asked").read_text().splitlines()) == 2
+
+
+def test_without_a_mirror_of_debian_a_sentence_says_so(
+    index: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _pretend_apt(tmp_path, monkeypatch, "exit 0")
+    with pytest.raises(SourceError, match="no source is a mirror of Debian; name one"):
+        read_later(tmp_path / "later", index, [])
 
 
 def test_a_manual_page_gives_its_purpose_and_its_description(tmp_path: Path) -> None:
