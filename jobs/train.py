@@ -12,14 +12,15 @@ import torch
 from jobs.printed import printed
 from pipeline.errors import SpecError
 from pipeline.model.checkpoint import Checkpoint
+from pipeline.model.device import multiplies_bfloat16, name_of
 from pipeline.model.new_tokenizer import train_tokenizer
 from pipeline.stages.opened import open_model
 from pipeline.storage import use_stores
 from pipeline.training.fresh import geometry_of, write_fresh
 from pipeline.training.held_out import Found
-from pipeline.training.loop import Step, Training
+from pipeline.training.loop import Step, Training, computed_in
 from pipeline.training.pairs import Pairs, read_pairs
-from pipeline.training.spec import FreshSpec, TrainSpec
+from pipeline.training.spec import FreshSpec, TrainingComputeSpec, TrainSpec
 from pipeline.training.written import demand_new
 
 _TOLD_EVERY = 10.0
@@ -59,6 +60,7 @@ def run(spec: TrainSpec, address: str = "none") -> None:
 
         train_on_ray(spec, address, show)
     else:
+        _tell_of_passes(spec.compute)
         with beginning(spec, pairs) as checkpoint:
             target = Path(spec.output.path)
             Training(spec=spec, checkpoint=checkpoint, pairs=pairs, target=target).run(show)
@@ -90,6 +92,16 @@ def _tell_of(pairs: Sequence[Pairs]) -> None:
         print(f"{some.spec.uri}: {len(some):,} pairs{more}", file=sys.stderr)
         for one in wrong[:_EXAMPLES]:
             print(printed(f"  {one.uri} row {one.row}: {one.reason}"), file=sys.stderr)
+
+
+def _tell_of_passes(compute: TrainingComputeSpec) -> None:
+    device, dtype = computed_in(compute)
+    slow = ""
+    if dtype is torch.bfloat16 and not multiplies_bfloat16(device):
+        slow = ", which has no instructions for it: leave compute.dtype at auto to be far faster"
+    print(
+        f"passes in {str(dtype).removeprefix('torch.')} on {name_of(device)}{slow}", file=sys.stderr
+    )
 
 
 class _Shown:

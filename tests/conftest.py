@@ -69,7 +69,7 @@ def training_spec(tmp_path: Path, tiny_checkpoint: Path) -> Path:
         "steps": 3,
         "batch": {"pairs": 8},
         "held_out": {"share": 0.2, "every": 2},
-        "compute": {"threads": 1},
+        "compute": {"threads": 1, "dtype": "float32"},
         "output": {"path": str(tmp_path / "trained")},
     }
     path = tmp_path / "train.yaml"

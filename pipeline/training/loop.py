@@ -13,7 +13,7 @@ from torch import Tensor
 
 from pipeline.errors import SpecError
 from pipeline.model.checkpoint import Checkpoint
-from pipeline.model.device import pick_device, pick_dtype
+from pipeline.model.device import DTYPES, multiplies_bfloat16, pick_device
 from pipeline.model.processor import Processor
 from pipeline.training.adapters import lora_config
 from pipeline.training.batches import Batches
@@ -25,8 +25,20 @@ from pipeline.training.objective import Objective
 from pipeline.training.optimizer import Optimizer
 from pipeline.training.pairs import Pair, Pairs
 from pipeline.training.share import Alone, Share
-from pipeline.training.spec import TrainSpec
+from pipeline.training.spec import TrainingComputeSpec, TrainSpec
 from pipeline.training.written import demand_new, write_adapter, write_backbone
+
+
+def computed_in(compute: TrainingComputeSpec) -> tuple[torch.device, torch.dtype]:
+    """The device, and the dtype of the passes, `auto` resolved.
+
+    Raises:
+        SpecError: no CUDA device where one is asked for.
+    """
+    device, wanted = pick_device(compute.device), compute.dtype
+    if wanted == "auto":
+        wanted = "bfloat16" if multiplies_bfloat16(device) else "float32"
+    return device, DTYPES[wanted]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -105,8 +117,7 @@ class Training:
             kept.remove()
 
     def _learner(self) -> Learner:
-        spec, device = self.spec, pick_device(self.spec.compute.device)
-        dtype = pick_dtype(spec.compute.dtype, device)
+        spec, (device, dtype) = self.spec, computed_in(self.spec.compute)
         learner = Learner(self.checkpoint, device, dtype, spec.batch.tokens, self.share)
         if spec.adapter is None and spec.learns == "vision":
             learner.learn_vision()

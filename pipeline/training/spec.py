@@ -188,7 +188,8 @@ class TrainingComputeSpec(Section):
 
     device: Literal["auto", "cpu", "cuda"] = Field("auto", description="auto, cpu or cuda")
     dtype: Literal["auto", "float32", "bfloat16"] = Field(
-        "auto", description="auto (bfloat16 on cuda, float32 on cpu), float32 or bfloat16"
+        "auto",
+        description="auto (bfloat16 on what has instructions for it), float32 or bfloat16",
     )
     threads: int | None = Field(
         None, ge=1, description="a whole number of torch's threads on a CPU, or null for all"

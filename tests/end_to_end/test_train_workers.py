@@ -15,7 +15,7 @@ from tests.end_to_end.clusters import Cluster, Finished, nightjar, wait_until
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.timeout(400)]
 
-_TWO = {"threads": 1, "workers": 2}
+_TWO = {"threads": 1, "workers": 2, "dtype": "float32"}
 _TENSORS = ("model.safetensors", "adapters/adapter_model.safetensors")
 
 

@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 import yaml
 
 from jobs.cli import main
@@ -38,6 +39,31 @@ def test_an_adapter_is_trained_and_told_of(training_spec: Path, capsys: Captured
     assert "retrieval, text-matching, code, numbers" in capsys.readouterr().out
     assert main(["train", str(training_spec)]) == 2
     assert "output.path: " in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("dtype", "has_instructions", "sentence"),
+    [
+        ("auto", True, "passes in bfloat16 on "),
+        ("auto", False, "passes in float32 on "),
+        ("bfloat16", True, "passes in bfloat16 on "),
+        ("bfloat16", False, ", which has no instructions for it: leave compute.dtype at auto "),
+    ],
+)
+def test_bfloat16_is_taken_where_there_are_instructions_for_it(
+    training_spec: Path,
+    dtype: str,
+    has_instructions: bool,
+    sentence: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: Captured,
+) -> None:
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx512_bf16": has_instructions})
+    compute = {"threads": 1, "dtype": dtype, "device": "cpu"}
+    assert main(["train", str(_with(training_spec, compute=compute, steps=1))]) == 0
+    told = capsys.readouterr().err
+    assert sentence in told
+    assert told.count("no instructions") == (dtype == "bfloat16" and not has_instructions)
 
 
 def test_a_fresh_backbone_is_trained(training_spec: Path, capsys: Captured) -> None:

@@ -47,6 +47,7 @@ def training(pairs_file: Path, checkpoint: Checkpoint, tmp_path: Path) -> MakeTr
             "batch": {"pairs": 8},
             "optimizer": {"learning_rate": 0.003},
             "held_out": {"share": 0.1, "every": 3},
+            "compute": {"dtype": "float32"},
             "output": {"path": str(tmp_path / target), "keep_every": 2},
         }
         spec = TrainSpec.model_validate(plain | settings)
