@@ -186,6 +186,8 @@ def _key(node: Any, part: str, path: str) -> str | int:
 
 def _sentence(error: ValidationError, kind: type[Section]) -> str:
     """The first mistake, in one sentence: the key's path, the value, what was expected."""
+    if stranger := _stranger(error, kind):
+        return stranger
     # an unknown key first: where another is missing, it is most likely that one, misspelt
     problem = min(error.errors(), key=lambda found: found["type"] != "extra_forbidden")
     place, fields, description = _locate(problem["loc"], kind)
@@ -207,6 +209,28 @@ def _sentence(error: ValidationError, kind: type[Section]) -> str:
             return f"{above}: one key is not a word; the keys here are {', '.join(fields)}"
         return f"{place}: unknown key; {hint}"
     return f"{place}: {value} is not valid; expected {description}"
+
+
+def _stranger(error: ValidationError, kind: type[Section]) -> str | None:
+    """A sentence, if this is a spec of something else: with other keys, without needed ones."""
+    top = [
+        (found["type"], str(found["loc"][0])) for found in error.errors() if len(found["loc"]) == 1
+    ]
+    missing = [key for found, key in top if found == "missing"]
+    known = list(kind.model_fields)
+    unknown = [
+        key
+        for found, key in top
+        if found == "extra_forbidden"
+        and _WORD.fullmatch(key)
+        and not get_close_matches(key, known, cutoff=0.75)
+    ]
+    if not missing or not unknown:
+        return None
+    return (
+        f"{unknown[0]}: unknown key, and {missing[0]} is missing; is this the spec of another "
+        f"command? The keys here are {', '.join(known)}"
+    )
 
 
 def _shown(value: Any) -> str:

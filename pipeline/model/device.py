@@ -53,7 +53,7 @@ def auto_dtype(device: torch.device) -> str:
 def multiplies_bfloat16(device: torch.device) -> bool:
     """Whether a device has instructions for it; a CPU without them is 20 times slower with it."""
     if device.type == "cuda":
-        return torch.cuda.is_bf16_supported(including_emulation=False)
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
     capabilities = torch.cpu.get_capabilities()
     return any(capabilities.get(name) for name in ("avx512_bf16", "amx_bf16", "bf16"))
 

@@ -101,6 +101,12 @@ def test_a_mistake_is_one_sentence(
     assert not (training_spec.parent / "trained").exists()
 
 
+def test_the_spec_of_a_job_is_told_apart(capsys: Captured) -> None:
+    assert main(["train", "configs/quickstart.yaml"]) == 2
+    told = capsys.readouterr().err
+    assert told.startswith("nightjar: source: unknown key, and pairs is missing; is this the spec")
+
+
 def test_workers_without_ray_are_refused(training_spec: Path, capsys: Captured) -> None:
     assert main(["train", str(_with(training_spec, compute={"workers": 2}))]) == 2
     told = capsys.readouterr().err
