@@ -37,6 +37,13 @@ SETS = (
         prompts=("query", "passage"),
         asked={name: f"packages.{name}-en.parquet" for name in ("en", "de", "fr", "ja")},
     ),
+    Answers(
+        name="later packages",
+        file="later.en-en.parquet",
+        adapter="retrieval",
+        prompts=("query", "passage"),
+        asked={name: f"later.{name}-en.parquet" for name in ("en", "fr")},
+    ),
     *(
         Answers(
             name=f"packages in {language}",
