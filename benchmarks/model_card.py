@@ -18,6 +18,7 @@ RESULTS = Path(__file__).parent / "results"
 _FOUND = "| answers | asked in | queries |"
 _SIZES = "| answers | asked in | 32 |"
 _TASKS = "| task | sets |"
+_GRADES = "| size |"
 _ADAPTERS = ("retrieval", "text-matching", "code")
 _PART = "without a word in common"
 """Queries of another row, which do not count twice."""
@@ -59,13 +60,21 @@ def told(card: str, record: Mapping[str, Any]) -> str:
         [
             f"{_TASKS} {' | '.join(f'with `{adapter}`' for adapter in _ADAPTERS)} |",
             "|---" * 5 + "|",
-            *(_task(adapter, record["found"]) for adapter in _ADAPTERS),
+            *(_task(adapter, record) for adapter in _ADAPTERS),
+        ]
+    )
+    grades = "\n".join(
+        [
+            f"{_GRADES} {' | '.join(f'with `{adapter}`' for adapter in _ADAPTERS)} | untrained |",
+            "|---" * 5 + "|",
+            *(_grades(size, record) for size in _DIMS),
         ]
     )
     for pattern, new in (
         (rf"{re.escape(_FOUND)}.*?(?=\n\n)", found),
         (rf"{re.escape(_SIZES)}.*?(?=\n\n)", sizes),
         (rf"{re.escape(_TASKS)}.*?(?=\n\n)", tasks),
+        (rf"{re.escape(_GRADES)}.*?(?=\n\n)", grades),
         (r"(?<=fingerprint `)[0-9a-f]+", record["fingerprint"]),
         (
             r"(?<=in turns: )[\d,]+; .*? [\d,]+(?=\.)",
@@ -93,12 +102,26 @@ def _row(row: Mapping[str, Any]) -> str:
     return f"| {' | '.join(cells)} |"
 
 
-def _task(task: str, found: Sequence[Mapping[str, Any]]) -> str:
-    """The mean over the sets of a task, with each adapter."""
-    rows = [row for row in found if row["adapter"] == task and _PART not in row["asked"]]
-    ways = (f"nano with {adapter}" if adapter != task else "nano" for adapter in _ADAPTERS)
-    means = [sum(row["ndcg"][f"{way}, multi"]["mean"] for row in rows) / len(rows) for way in ways]
-    return f"| {task} | {len(rows)} | {' | '.join(f'{mean:.3f}' for mean in means)} |"
+def _task(task: str, record: Mapping[str, Any]) -> str:
+    """The mean over the sets of a task, with each adapter, and how far the others are behind."""
+    rows = [row for row in record["found"] if row["adapter"] == task and _PART not in row["asked"]]
+    cells = []
+    for adapter in _ADAPTERS:
+        way = "nano" if adapter == task else f"nano with {adapter}"
+        mean = sum(row["ndcg"][f"{way}, multi"]["mean"] for row in rows) / len(rows)
+        behind = ""
+        if adapter != task:
+            low, high = record["ahead"][task]["of"][adapter]["interval"]
+            behind = f" ({low:+.3f} to {high:+.3f})"
+        cells.append(f"{mean:.3f}{behind}")
+    return f"| {task} | {len(rows)} | {' | '.join(cells)} |"
+
+
+def _grades(size: int, record: Mapping[str, Any]) -> str:
+    """How well cosines of one size follow the grades, with each adapter and untrained."""
+    found = record["graded"]["spearman"]
+    ways = [found[f"nano with {adapter}"] for adapter in _ADAPTERS] + [found["untrained"]]
+    return f"| {size} | {' | '.join(_interval(way[f'single {size}']) for way in ways)} |"
 
 
 def _curve(row: Mapping[str, Any]) -> str:

@@ -93,7 +93,12 @@ SETS = (
         asked={"en": "functions.parquet"},
     ),
 )
+Found = tuple[dict[str, object], Mapping[str, Values]]
+"""A row of the record, and what it was made from: way -> values."""
+
 _ADAPTERS = ("retrieval", "text-matching", "code")
+PART = "without a word in common"
+"""Queries of another row, which do not count twice."""
 _LENGTH = 256
 _TEXTS = 5_000
 
@@ -112,9 +117,9 @@ def main(arguments: Sequence[str] | None = None) -> Path:
     with scratch(options) as folder:
         untrained = folder / "untrained"
         _write_untrained(untrained, parsed.checkpoint)
-        result["found"] = [
-            row for answers in SETS for row in _found(parsed, answers, most, untrained)
-        ]
+        found = [each for answers in SETS for each in _found(parsed, answers, most, untrained)]
+        result["found"] = [row for row, _ in found]
+        result["ahead"] = {adapter: _ahead(adapter, found) for adapter in _ADAPTERS}
         result["graded"] = _graded(parsed, 4 * most, untrained)
     result["speed"] = _speed(options, parsed)
     return written(result, result_file("nano", options))
@@ -129,9 +134,7 @@ def _write_untrained(directory: Path, checkpoint: Path) -> None:
     write_fresh(directory, spec.model, tokenizer, seed=spec.seed)
 
 
-def _found(
-    parsed: Any, answers: Answers, most: int, untrained: Path
-) -> Iterator[dict[str, object]]:
+def _found(parsed: Any, answers: Answers, most: int, untrained: Path) -> Iterator[Found]:
     """Of each kind of query: what was found in each way."""
     held_out = HeldOut(parsed.held_out, answers, most, parsed.seed)
     dims = open_checkpoint(parsed.checkpoint).matryoshka_dims
@@ -150,13 +153,35 @@ def _found(
             values["BM25"] = held_out.by_words(name)
         row = _row(answers, name, len(held_out.contents), values)
         _print(row)
-        yield row
+        yield row, values
         # of a few queries there may be none without a word in common
         if answers.name == "packages" and (apart := held_out.apart(name)).any():
             cut = {way: value[apart] for way, value in values.items()}
-            row = _row(answers, f"{name}, without a word in common", len(held_out.contents), cut)
+            row = _row(answers, f"{name}, {PART}", len(held_out.contents), cut)
             _print(row)
-            yield row
+            yield row, cut
+
+
+def _ahead(adapter: str, found: Sequence[Found]) -> dict[str, object]:
+    """How far multi-vectors of a task's own adapter are ahead of the others' at its queries."""
+    own = [
+        ways for row, ways in found if row["adapter"] == adapter and PART not in str(row["asked"])
+    ]
+    wrong = [other for other in _ADAPTERS if other != adapter]
+    ahead_QW = np.concatenate(
+        [
+            np.stack([ways["nano, multi"] - ways[f"nano with {w}, multi"] for w in wrong], axis=1)
+            for ways in own
+        ]
+    )
+    told: dict[str, Any] = {
+        other: {"mean": float(mean), "interval": [float(end) for end in ends]}
+        for other, mean, ends in zip(wrong, ahead_QW.mean(0), intervals(ahead_QW), strict=True)
+    }
+    for other, value in told.items():
+        low, high = value["interval"]
+        print(f"{adapter} ahead of {other}: {value['mean']:.3f} ({low:.3f} to {high:.3f})")
+    return {"queries": len(ahead_QW), "of": told}
 
 
 def _row(

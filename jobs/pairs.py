@@ -20,4 +20,4 @@ def run(directory: str) -> None:
         f"pairs: {sum(each['train'] for each in counts):,} to train on and "
         f"{sum(each['held-out'] for each in counts):,} held out, in {directory}"
     )
-    print(f"made from {made['index']}")
+    print(f"made from {made['index']}; {made['later']}")
