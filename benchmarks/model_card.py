@@ -58,9 +58,9 @@ def told(card: str, record: Mapping[str, Any]) -> str:
     )
     tasks = "\n".join(
         [
-            f"{_TASKS} {' | '.join(f'with `{adapter}`' for adapter in _ADAPTERS)} |",
-            "|---" * 5 + "|",
-            *(_task(adapter, record) for adapter in _ADAPTERS),
+            f"{_TASKS} vectors | {' | '.join(f'with `{adapter}`' for adapter in _ADAPTERS)} |",
+            "|---" * 6 + "|",
+            *(_task(task, way, record) for task in _ADAPTERS for way in record["ahead"]),
         ]
     )
     grades = "\n".join(
@@ -102,19 +102,19 @@ def _row(row: Mapping[str, Any]) -> str:
     return f"| {' | '.join(cells)} |"
 
 
-def _task(task: str, record: Mapping[str, Any]) -> str:
+def _task(task: str, way: str, record: Mapping[str, Any]) -> str:
     """The mean over the sets of a task, with each adapter, and how far the others are behind."""
     rows = [row for row in record["found"] if row["adapter"] == task and _PART not in row["asked"]]
-    cells = []
+    cells = [task, str(len(rows)), way]
     for adapter in _ADAPTERS:
-        way = "nano" if adapter == task else f"nano with {adapter}"
-        mean = sum(row["ndcg"][f"{way}, multi"]["mean"] for row in rows) / len(rows)
+        who = "nano" if adapter == task else f"nano with {adapter}"
+        mean = sum(row["ndcg"][f"{who}, {way}"]["mean"] for row in rows) / len(rows)
         behind = ""
         if adapter != task:
-            low, high = record["ahead"][task]["of"][adapter]["interval"]
+            low, high = record["ahead"][way][task][adapter]["interval"]
             behind = f" ({low:+.3f} to {high:+.3f})"
         cells.append(f"{mean:.3f}{behind}")
-    return f"| {task} | {len(rows)} | {' | '.join(cells)} |"
+    return f"| {' | '.join(cells)} |"
 
 
 def _grades(size: int, record: Mapping[str, Any]) -> str:

@@ -93,14 +93,14 @@ SETS = (
         asked={"en": "functions.parquet"},
     ),
 )
-Found = tuple[dict[str, object], Mapping[str, Values]]
-"""A row of the record, and what it was made from: way -> values."""
-
 _ADAPTERS = ("retrieval", "text-matching", "code")
 PART = "without a word in common"
 """Queries of another row, which do not count twice."""
 _LENGTH = 256
 _TEXTS = 5_000
+
+Found = tuple[dict[str, object], Mapping[str, Values]]
+"""A row of the record, and what it was made from: way -> values."""
 
 
 def main(arguments: Sequence[str] | None = None) -> Path:
@@ -119,7 +119,11 @@ def main(arguments: Sequence[str] | None = None) -> Path:
         _write_untrained(untrained, parsed.checkpoint)
         found = [each for answers in SETS for each in _found(parsed, answers, most, untrained)]
         result["found"] = [row for row, _ in found]
-        result["ahead"] = {adapter: _ahead(adapter, found) for adapter in _ADAPTERS}
+        dims = open_checkpoint(parsed.checkpoint).matryoshka_dims
+        result["ahead"] = {
+            way: {adapter: _ahead(way, adapter, found) for adapter in _ADAPTERS}
+            for way in ("multi", f"single {dims[-1]}")
+        }
         result["graded"] = _graded(parsed, 4 * most, untrained)
     result["speed"] = _speed(options, parsed)
     return written(result, result_file("nano", options))
@@ -162,26 +166,26 @@ def _found(parsed: Any, answers: Answers, most: int, untrained: Path) -> Iterato
             yield row, cut
 
 
-def _ahead(adapter: str, found: Sequence[Found]) -> dict[str, object]:
-    """How far multi-vectors of a task's own adapter are ahead of the others' at its queries."""
-    own = [
-        ways for row, ways in found if row["adapter"] == adapter and PART not in str(row["asked"])
-    ]
+def _ahead(way: str, adapter: str, found: Sequence[Found]) -> dict[str, object]:
+    """How far a task's own adapter is ahead of the others at the task's queries, by other adapter.
+
+    The same queries are asked with both, so the interval is of the mean of the differences.
+    """
     wrong = [other for other in _ADAPTERS if other != adapter]
     ahead_QW = np.concatenate(
         [
-            np.stack([ways["nano, multi"] - ways[f"nano with {w}, multi"] for w in wrong], axis=1)
-            for ways in own
+            np.stack([ways[f"nano, {way}"] - ways[f"nano with {w}, {way}"] for w in wrong], axis=1)
+            for row, ways in found
+            if row["adapter"] == adapter and PART not in str(row["asked"])
         ]
     )
-    told: dict[str, Any] = {
-        other: {"mean": float(mean), "interval": [float(end) for end in ends]}
-        for other, mean, ends in zip(wrong, ahead_QW.mean(0), intervals(ahead_QW), strict=True)
-    }
-    for other, value in told.items():
-        low, high = value["interval"]
-        print(f"{adapter} ahead of {other}: {value['mean']:.3f} ({low:.3f} to {high:.3f})")
-    return {"queries": len(ahead_QW), "of": told}
+    told: dict[str, object] = {}
+    for other, mean, (low, high) in zip(
+        wrong, ahead_QW.mean(0), intervals(ahead_QW).tolist(), strict=True
+    ):
+        print(f"{way}: {adapter} ahead of {other}: {mean:.3f} ({low:.3f} to {high:.3f})")
+        told[other] = {"mean": float(mean), "interval": [low, high]}
+    return told
 
 
 def _row(

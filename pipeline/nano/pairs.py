@@ -16,8 +16,8 @@
 
 A family (a source package, a Python package, the programs that share a first word) is trained on
 as a whole or held out as a whole, by a hash of its name: what is held out was never seen, nor was
-its neighbour. Takes about half an hour on two cores: ten minutes of it are the teacher's, and the
-drawing of images takes as long again.
+its neighbour. Takes half an hour on two fast cores, and 50 minutes on one: a third of it is the
+teacher's, and the drawing of images takes as long again.
 """
 
 import hashlib
