@@ -29,69 +29,33 @@ from pipeline.ranking import intervals
 from pipeline.training.fresh import write_fresh
 from pipeline.training.spec import TrainSpec
 
+
+def _answers(name: str, adapter: str, asked: dict[str, str]) -> Answers:
+    """Those that are in the first of the files; a symmetric adapter has one prompt."""
+    return Answers(
+        name=name,
+        file=f"{next(iter(asked.values()))}.parquet",
+        adapter=adapter,
+        prompts=("query", "query" if adapter == "text-matching" else "passage"),
+        asked={asked_in: f"{file}.parquet" for asked_in, file in asked.items()},
+    )
+
+
 SETS = (
-    Answers(
-        name="packages",
-        file="packages.en-en.parquet",
-        adapter="retrieval",
-        prompts=("query", "passage"),
-        asked={name: f"packages.{name}-en.parquet" for name in ("en", "de", "fr", "ja")},
-    ),
-    Answers(
-        name="later packages",
-        file="later.en-en.parquet",
-        adapter="retrieval",
-        prompts=("query", "passage"),
-        asked={name: f"later.{name}-en.parquet" for name in ("en", "fr")},
-    ),
+    _answers("packages", "retrieval", {x: f"packages.{x}-en" for x in ("en", "de", "fr", "ja")}),
+    _answers("later packages", "retrieval", {x: f"later.{x}-en" for x in ("en", "fr")}),
     *(
-        Answers(
-            name=f"packages in {language}",
-            file=f"packages.{language}-{language}.parquet",
-            adapter="retrieval",
-            prompts=("query", "passage"),
-            asked={language: f"packages.{language}-{language}.parquet"},
-        )
-        for language in ("de", "fr", "ja")
+        _answers(f"packages in {x}", "retrieval", {x: f"packages.{x}-{x}"})
+        for x in ("de", "fr", "ja")
     ),
-    Answers(
-        name="manual pages",
-        file="manuals.same.parquet",
-        adapter="retrieval",
-        prompts=("query", "passage"),
-        asked={"en, de, fr, ja": "manuals.same.parquet"},
-    ),
-    Answers(
-        name="page images",
-        file="heads.parquet",
-        adapter="retrieval",
-        prompts=("query", "passage"),
-        asked={"en": "heads.parquet"},
-    ),
-    Answers(
-        name="whole page images",
-        file="pages.parquet",
-        adapter="retrieval",
-        prompts=("query", "passage"),
-        asked={"en": "pages.parquet"},
-    ),
+    _answers("manual pages", "retrieval", {"en, de, fr, ja": "manuals.same"}),
+    _answers("page images", "retrieval", {"en": "heads"}),
+    _answers("whole page images", "retrieval", {"en": "pages"}),
     *(
-        Answers(
-            name=f"translations from {language}",
-            file=f"titles.{language}-en.parquet",
-            adapter="text-matching",
-            prompts=("query", "query"),
-            asked={language: f"titles.{language}-en.parquet"},
-        )
-        for language in ("de", "fr", "ja")
+        _answers(f"translations from {x}", "text-matching", {x: f"titles.{x}-en"})
+        for x in ("de", "fr", "ja")
     ),
-    Answers(
-        name="functions",
-        file="functions.parquet",
-        adapter="code",
-        prompts=("query", "passage"),
-        asked={"en": "functions.parquet"},
-    ),
+    _answers("functions", "code", {"en": "functions"}),
 )
 _ADAPTERS = ("retrieval", "text-matching", "code")
 PART = "without a word in common"
