@@ -211,25 +211,32 @@ def _sentence(error: ValidationError, kind: type[Section]) -> str:
     return f"{place}: {value} is not valid; expected {description}"
 
 
+_COMMANDS = {
+    "queries": "nightjar evaluate",
+    "store": "nightjar backfill",
+    "pairs": "nightjar train",
+    "source": "nightjar embed",
+}
+"""By a key that only their specs have."""
+
+
 def _stranger(error: ValidationError, kind: type[Section]) -> str | None:
     """A sentence, if this is a spec of something else: with other keys, without needed ones."""
-    top = [
-        (found["type"], str(found["loc"][0])) for found in error.errors() if len(found["loc"]) == 1
-    ]
-    missing = [key for found, key in top if found == "missing"]
+    top = [found for found in error.errors() if len(found["loc"]) == 1]
+    missing = [str(found["loc"][0]) for found in top if found["type"] == "missing"]
+    extra = [str(found["loc"][0]) for found in top if found["type"] == "extra_forbidden"]
     known = list(kind.model_fields)
-    unknown = [
+    strange = [
         key
-        for found, key in top
-        if found == "extra_forbidden"
-        and _WORD.fullmatch(key)
-        and not get_close_matches(key, known, cutoff=0.75)
+        for key in extra
+        if _WORD.fullmatch(key) and not get_close_matches(key, known, cutoff=0.75)
     ]
-    if not missing or not unknown:
+    if not missing or not strange:
         return None
+    command = next((_COMMANDS[key] for key in extra if key in _COMMANDS), "another command")
     return (
-        f"{unknown[0]}: unknown key, and {missing[0]} is missing; is this the spec of another "
-        f"command? The keys here are {', '.join(known)}"
+        f"{strange[0]}: unknown key, and {missing[0]} is missing; is this a spec of {command}? "
+        f"The keys here are {', '.join(known)}"
     )
 
 

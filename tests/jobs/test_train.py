@@ -104,7 +104,10 @@ def test_a_mistake_is_one_sentence(
 def test_the_spec_of_a_job_is_told_apart(capsys: Captured) -> None:
     assert main(["train", "configs/quickstart.yaml"]) == 2
     told = capsys.readouterr().err
-    assert told.startswith("nightjar: source: unknown key, and pairs is missing; is this the spec")
+    assert told.startswith(
+        "nightjar: source: unknown key, and pairs is missing; is this a spec of "
+    )
+    assert "of nightjar embed?" in told
 
 
 def test_workers_without_ray_are_refused(training_spec: Path, capsys: Captured) -> None:
