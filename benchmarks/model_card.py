@@ -13,14 +13,15 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from pipeline.tasks import ADAPTERS
+
 RESULTS = Path(__file__).parent / "results"
 
 _FOUND = "| answers | asked in | queries |"
 _SIZES = "| answers | asked in | 32 |"
 _TASKS = "| task | sets |"
 _GRADES = "| size |"
-_ADAPTERS = ("retrieval", "text-matching", "code")
-_PART = "without a word in common"
+PART = "without a word in common"
 """Queries of another row, which do not count twice."""
 _DIMS = (32, 64, 128, 256)
 _TEACHER = "sentence-transformers, all-MiniLM-L6-v2"
@@ -58,14 +59,14 @@ def told(card: str, record: Mapping[str, Any]) -> str:
     )
     tasks = "\n".join(
         [
-            f"{_TASKS} vectors | {' | '.join(f'with `{adapter}`' for adapter in _ADAPTERS)} |",
+            f"{_TASKS} vectors | {' | '.join(f'with `{adapter}`' for adapter in ADAPTERS)} |",
             "|---" * 6 + "|",
-            *(_task(task, way, record) for task in _ADAPTERS for way in record["ahead"]),
+            *(_task(task, way, record) for task in ADAPTERS for way in record["ahead"]),
         ]
     )
     grades = "\n".join(
         [
-            f"{_GRADES} {' | '.join(f'with `{adapter}`' for adapter in _ADAPTERS)} | untrained |",
+            f"{_GRADES} {' | '.join(f'with `{adapter}`' for adapter in ADAPTERS)} | untrained |",
             "|---" * 5 + "|",
             *(_grades(size, record) for size in _DIMS),
         ]
@@ -104,9 +105,9 @@ def _row(row: Mapping[str, Any]) -> str:
 
 def _task(task: str, way: str, record: Mapping[str, Any]) -> str:
     """The mean over the sets of a task, with each adapter, and how far the others are behind."""
-    rows = [row for row in record["found"] if row["adapter"] == task and _PART not in row["asked"]]
+    rows = [row for row in record["found"] if row["adapter"] == task and PART not in row["asked"]]
     cells = [task, str(len(rows)), way]
-    for adapter in _ADAPTERS:
+    for adapter in ADAPTERS:
         who = "nano" if adapter == task else f"nano with {adapter}"
         mean = sum(row["ndcg"][f"{who}, {way}"]["mean"] for row in rows) / len(rows)
         behind = ""
@@ -120,7 +121,7 @@ def _task(task: str, way: str, record: Mapping[str, Any]) -> str:
 def _grades(size: int, record: Mapping[str, Any]) -> str:
     """How well cosines of one size follow the grades, with each adapter and untrained."""
     found = record["graded"]["spearman"]
-    ways = [found[f"nano with {adapter}"] for adapter in _ADAPTERS] + [found["untrained"]]
+    ways = [found[f"nano with {adapter}"] for adapter in ADAPTERS] + [found["untrained"]]
     return f"| {size} | {' | '.join(_interval(way[f'single {size}']) for way in ways)} |"
 
 

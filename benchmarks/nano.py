@@ -20,12 +20,14 @@ from sentence_transformers import SentenceTransformer
 from tokenizers import Tokenizer
 
 from benchmarks.held_out import Answers, Graded, HeldOut, Values
+from benchmarks.model_card import PART
 from benchmarks.record import describe_run, ratios, result_file, written
 from benchmarks.setting import Options, options_of, parser, scratch
 from benchmarks.timing import interleave
 from pipeline.model.checkpoint import open_checkpoint
 from pipeline.model.embedder import Embedder
 from pipeline.ranking import intervals
+from pipeline.tasks import ADAPTERS
 from pipeline.training.fresh import write_fresh
 from pipeline.training.spec import TrainSpec
 
@@ -57,9 +59,6 @@ SETS = (
     ),
     _answers("functions", "code", {"en": "functions"}),
 )
-_ADAPTERS = ("retrieval", "text-matching", "code")
-PART = "without a word in common"
-"""Queries of another row, which do not count twice."""
 _LENGTH = 256
 _TEXTS = 5_000
 
@@ -77,16 +76,16 @@ def main(arguments: Sequence[str] | None = None) -> Path:
     options = options_of(parsed)
     most = 20 if options.quick else parsed.most
     result = describe_run("nano", options, {"length": _LENGTH, "most": most})
-    result["fingerprint"] = open_checkpoint(parsed.checkpoint).fingerprint
+    checkpoint = open_checkpoint(parsed.checkpoint)
+    result["fingerprint"] = checkpoint.fingerprint
     with scratch(options) as folder:
         untrained = folder / "untrained"
         _write_untrained(untrained, parsed.checkpoint)
         found = [each for answers in SETS for each in _found(parsed, answers, most, untrained)]
         result["found"] = [row for row, _ in found]
-        dims = open_checkpoint(parsed.checkpoint).matryoshka_dims
         result["ahead"] = {
-            way: {adapter: _ahead(way, adapter, found) for adapter in _ADAPTERS}
-            for way in ("multi", f"single {dims[-1]}")
+            way: {adapter: _ahead(way, adapter, found) for adapter in ADAPTERS}
+            for way in ("multi", f"single {checkpoint.matryoshka_dims[-1]}")
         }
         result["graded"] = _graded(parsed, 4 * most, untrained)
     result["speed"] = _speed(options, parsed)
@@ -108,7 +107,7 @@ def _found(parsed: Any, answers: Answers, most: int, untrained: Path) -> Iterato
     dims = open_checkpoint(parsed.checkpoint).matryoshka_dims
     ways: dict[str, dict[str, Values]] = {name: {} for name in answers.asked}
     for model, path in (("nano", parsed.checkpoint), ("untrained", untrained)):
-        adapters = _ADAPTERS if model == "nano" else (answers.adapter,)
+        adapters = ADAPTERS if model == "nano" else (answers.adapter,)
         for adapter in adapters:
             is_right = adapter == answers.adapter
             sizes = dims if is_right and model == "nano" else dims[-1:]
@@ -135,7 +134,7 @@ def _ahead(way: str, adapter: str, found: Sequence[Found]) -> dict[str, object]:
 
     The same queries are asked with both, so the interval is of the mean of the differences.
     """
-    wrong = [other for other in _ADAPTERS if other != adapter]
+    wrong = [other for other in ADAPTERS if other != adapter]
     ahead_QW = np.concatenate(
         [
             np.stack([ways[f"nano, {way}"] - ways[f"nano with {w}, {way}"] for w in wrong], axis=1)
@@ -174,7 +173,7 @@ def _graded(parsed: Any, most: int, untrained: Path) -> dict[str, object]:
     """Spearman's correlation of the cosines with the teacher's, for each adapter and size."""
     graded = Graded(parsed.held_out / "graded.parquet", most, parsed.seed)
     dims = open_checkpoint(parsed.checkpoint).matryoshka_dims
-    ways = {f"nano with {adapter}": (parsed.checkpoint, adapter) for adapter in _ADAPTERS}
+    ways = {f"nano with {adapter}": (parsed.checkpoint, adapter) for adapter in ADAPTERS}
     ways["untrained"] = (untrained, "text-matching")
     spearman = {}
     for way, (path, adapter) in ways.items():
