@@ -23,15 +23,16 @@ cron: $(VENV)/run  ## have cron run configs/nightly.yaml every night
 	@infra/cron/install
 
 test: $(VENV)/dev  ## set up and run the tests
-	@$(BIN)/pytest -q -m "not system"
+	@$(BIN)/pytest -q -n 2 --no-loadscope-reorder -m "not system and not long"
 	@echo "left out: tests marked 'system', which need Debian packages; .ci/run installs those"
+	@echo "left out: tests marked 'long', which make test-long runs"
 
 test-system: $(VENV)/dev  ## the tests that `make test` leaves out
 	@$(BIN)/pytest -q -m system
 
 test-long: $(VENV)/dev  ## half an hour of killing, 100 nights, and 2,000 simulated schedules
 	@$(BIN)/pytest -q -rP tests/chaos/test_chaos.py --rounds 22
-	@$(BIN)/pytest -q tests/chaos/test_many_nights.py --nights 100
+	@$(BIN)/pytest -q -m long --nights 100
 	@$(BIN)/pytest -q tests/simulation/test_simulation.py -k any_race --schedules 2000
 
 lint: $(VENV)/dev  ## the linters: ruff, mypy, import-linter

@@ -5,6 +5,7 @@ import tempfile
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import fsspec
 import pyarrow as pa
@@ -15,6 +16,7 @@ import torch
 import yaml
 from hypothesis import settings
 from moto.server import ThreadedMotoServer
+from xdist.scheduler import LoadScopeScheduling
 
 from pipeline import storage
 from pipeline.model.geometry import tiny_geometry
@@ -30,6 +32,8 @@ os.environ["HOME"] = _home.name
 # tiny models gain nothing from a second thread, and lose much where both cores are taken
 torch.set_num_threads(1)
 
+_ON_CLUSTERS = ("tests/chaos", "tests/end_to_end")
+
 settings.register_profile("nightjar", deadline=None, max_examples=25)
 settings.load_profile("nightjar")
 
@@ -39,6 +43,22 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--schedules", type=int, default=200, help="of the simulation")
     parser.addoption("--nights", type=int, default=56, help="one after the other, at least 56")
     parser.addoption("--rounds", type=int, default=2, help="in which real processes are killed")
+
+
+class _ByFolder(LoadScopeScheduling):
+    """A folder, and the servers its tests start, is one worker's; all clusters are one worker's.
+
+    They are what takes longest, and they wait a lot: the other workers do the rest beside them.
+    """
+
+    def _split_scope(self, nodeid: str) -> str:
+        folder = nodeid.partition("::")[0].rpartition("/")[0]
+        return "clusters" if folder in _ON_CLUSTERS else folder
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> _ByFolder:
+    """How `pytest -n 2` shares the tests out."""
+    return _ByFolder(config, log)
 
 
 @pytest.fixture(scope="session")

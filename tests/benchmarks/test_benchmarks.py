@@ -149,7 +149,7 @@ def test_the_pipeline_gives_the_vectors_of_the_bare_loop(run: Run) -> None:
     assert record["comparisons"][0]["work"]["rows"] == 64
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.ray
 def test_the_obvious_ray_program_computes_our_vectors(run_apart: Run) -> None:
     record = run_apart("against_ray_program")
@@ -157,7 +157,7 @@ def test_the_obvious_ray_program_computes_our_vectors(run_apart: Run) -> None:
     _demand_agreement(record, 5e-4)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.ray
 def test_every_format_gives_back_the_multivectors(run_apart: Run) -> None:
     record = run_apart("multivector_files")
@@ -165,7 +165,7 @@ def test_every_format_gives_back_the_multivectors(run_apart: Run) -> None:
     assert record["config"]["megabytes_per_cpu_second"].keys() == {"writing", "reading"}
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.ray
 def test_a_night_is_planned_and_signs_are_compared_in_both_ways(run_apart: Run) -> None:
     # it refuses to report on a comparison that does not find what has changed

@@ -38,6 +38,13 @@ def spec(corpus: Corpus, tiny_checkpoint: Path, tmp_path: Path) -> Path:
     return write_spec(tmp_path / "spec.yaml", corpus.root, tiny_checkpoint, output)
 
 
+@pytest.fixture(scope="module")
+def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+    """A head with one CPU, which nobody kills."""
+    with running_cluster(tmp_path_factory.mktemp("ray")) as running:
+        yield running
+
+
 @pytest.mark.fault("compute.constructor")
 def test_an_actor_that_cannot_have_the_model_fails_the_run_in_one_sentence(
     spec: Path, tmp_path: Path
@@ -57,40 +64,37 @@ def test_an_actor_that_cannot_have_the_model_fails_the_run_in_one_sentence(
 
 @pytest.mark.fault("compute.preempted")
 def test_a_node_taken_away_with_notice_is_survived(
-    corpus: Corpus, spec: Path, tmp_path: Path
+    corpus: Corpus, spec: Path, cluster: Cluster
 ) -> None:
-    with running_cluster(tmp_path) as cluster:
-        node = cluster.add_node()
-        with _at_work(spec, cluster, corpus) as driver:
-            _give_notice(cluster)
-            time.sleep(_NOTICE)
-            kill_tree(node)
-            assert driver.wait(_LONGEST) == 0
+    node = cluster.add_node()
+    with _at_work(spec, cluster, corpus) as driver:
+        _give_notice(cluster)
+        time.sleep(_NOTICE)
+        kill_tree(node)
+        assert driver.wait(_LONGEST) == 0
     corpus.demand_right(str(spec.parent / "out"))
 
 
-def test_what_a_run_cannot_do_without_is_on_no_node_that_can_be_lost(tmp_path: Path) -> None:
-    with running_cluster(tmp_path) as cluster:
-        node = cluster.add_node()
-        with connected(cluster.address):
-            boards = [put_up() for _ in range(_BOARDS)]
-            assert None not in [progress(board) for board in boards]
-            kill_tree(node)
-            assert None not in [progress(board) for board in boards]
+def test_what_a_run_cannot_do_without_is_on_no_node_that_can_be_lost(cluster: Cluster) -> None:
+    node = cluster.add_node()
+    with connected(cluster.address):
+        boards = [put_up() for _ in range(_BOARDS)]
+        assert None not in [progress(board) for board in boards]
+        kill_tree(node)
+        assert None not in [progress(board) for board in boards]
 
 
 @pytest.mark.fault("compute.head_lost")
 def test_without_its_head_a_run_fails_and_goes_on_in_another_cluster(
-    corpus: Corpus, spec: Path, tmp_path: Path
+    corpus: Corpus, spec: Path, cluster: Cluster, tmp_path: Path
 ) -> None:
-    with running_cluster(tmp_path) as cluster, _at_work(spec, cluster, corpus) as driver:
-        kill_tree(cluster.head)
+    with running_cluster(tmp_path) as doomed, _at_work(spec, doomed, corpus) as driver:
+        kill_tree(doomed.head)
         assert driver.wait(_LONGEST) == 1
     assert "nightjar: the head of the cluster" in spec.with_suffix(".log").read_text()
     assert list_versions(Folder(str(tmp_path / "out"))) == []
     assert corpus.recorded(str(tmp_path / "out"))
-    with running_cluster(tmp_path) as cluster:
-        finished = nightjar("embed", spec, "--address", cluster.address)
+    finished = nightjar("embed", spec, "--address", cluster.address)
     assert finished.code == 0, finished.err
     assert "were done by an earlier run" in finished.err
     corpus.demand_right(str(spec.parent / "out"))
@@ -131,7 +135,8 @@ def _give_notice(cluster: Cluster) -> None:
     script = f"""
 import ray
 ray.init({cluster.address!r}, log_to_driver=False)
-[node] = [n["NodeID"] for n in ray.nodes() if "node:__internal_head__" not in n["Resources"]]
+others = [n for n in ray.nodes() if n["Alive"] and "node:__internal_head__" not in n["Resources"]]
+[node] = [n["NodeID"] for n in others]
 print(node)
 """
     found = subprocess.run(

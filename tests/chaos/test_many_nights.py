@@ -1,6 +1,6 @@
 """Many nights of 1 % churn: memory is flat, and what is written is only what is wanted.
 
-`pytest tests/chaos/test_many_nights.py --nights 100` is the long run.
+`pytest tests/chaos/test_many_nights.py --nights 100` is what `make test-long` does.
 """
 
 import json
@@ -20,7 +20,7 @@ from tests.chaos.leftovers import files_of, garbage_of
 from tests.chaos.readings import Reading, demand_flat
 from tests.jobs import write_spec
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.long, pytest.mark.timeout(600)]
 
 _SHARDS, _ROWS = 4, 50
 _CHANGES = _SHARDS * _ROWS // 100

@@ -14,7 +14,7 @@ from tests.chaos.leftovers import files_of, garbage_of
 from tests.chaos.readings import Reading, demand_flat
 from tests.jobs import png, write_spec
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.long
 
 _RUNS = 50
 _EVERY = 5

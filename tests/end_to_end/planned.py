@@ -1,5 +1,5 @@
-"""A program that prints what a night would do, in full, so that two ways of comparing can be held
-against each other: `python -m tests.end_to_end.planned SPEC ADDRESS [SETTING ...]`.
+"""What a night would do, in full, so that two ways of comparing can be held against each other;
+and a program that prints it: `python -m tests.end_to_end.planned SPEC ADDRESS [SETTING ...]`.
 """
 
 import json
@@ -21,16 +21,15 @@ PARTITION_ROWS = 16
 """So that a small corpus has several partitions, where the driver is this process."""
 
 
-def main(spec: str, address: str, *settings: str) -> None:
-    """Print the plan as one line of JSON."""
-    ray_compare._PARTITION_ROWS = PARTITION_ROWS
+def plan(spec: str, address: str, *settings: str) -> str:
+    """The plan as one line of JSON."""
     job = check(load_spec(spec, settings), anew=True, writes=False)
     account = Account(command="plan", price=None)
     with devices(job.spec, job.plan, job.recipes_that_fit(), address, account) as there:
         night, newest = night_of(job, there), newest_entry(job.folder)
         wanted = night.wanted(newest, read_void(job.folder, newest))
         found = _plain(wanted) | {"counts": asdict(night.counts(newest))}
-    print(json.dumps(found, sort_keys=True))
+    return json.dumps(found, sort_keys=True)
 
 
 def _plain(wanted: Wanted) -> dict[str, Any]:
@@ -45,4 +44,5 @@ def _plain(wanted: Wanted) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:])
+    ray_compare._PARTITION_ROWS = PARTITION_ROWS
+    print(plan(*sys.argv[1:]))

@@ -11,6 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from jobs.cli import main
 from pipeline import open_dataset
 from tests.end_to_end.clusters import nightjar
 from tests.jobs import write_parquet, write_spec
@@ -25,7 +26,7 @@ _KILLS_PREPARE, _ENDLESS, _KILLS_EMBED = 2, 5, 7
 
 @pytest.mark.fault("image.decoder_crash", "image.slow", "compute.poison")
 def test_a_unit_that_kills_its_worker_is_searched_for_the_rows_that_do_it(
-    tmp_path: Path, tiny_checkpoint: Path
+    tmp_path: Path, tiny_checkpoint: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     texts = [f"text number {row}" for row in range(_ROWS)]
     texts[_KILLS_PREPARE], texts[_ENDLESS] = "POISON", "ENDLESS"
@@ -59,9 +60,8 @@ def test_a_unit_that_kills_its_worker_is_searched_for_the_rows_that_do_it(
     }
     _demand_the_vectors_of_one_process(tmp_path, spec, aside, sliced)
     # in an environment that does not kill, what was set aside is embedded, and nothing else
-    again = nightjar("retry", tmp_path / "out", *pools)
-    assert again.code == 0, again.err
-    assert "3 items tried again, 3 embedded" in again.out
+    assert main(["retry", str(tmp_path / "out"), "--address", "none"]) == 0
+    assert "3 items tried again, 3 embedded" in capsys.readouterr().out
     _demand_the_vectors_of_one_process(tmp_path, spec, {}, sliced)
 
 
@@ -96,10 +96,8 @@ def test_a_worker_that_hangs_ends_the_run_which_says_who_holds_what(
 def _demand_the_vectors_of_one_process(
     tmp_path: Path, spec: Path, aside: Collection[int], sliced: tuple[str, str]
 ) -> None:
-    healthy = nightjar(
-        "embed", spec, *sliced, "--address", "none", "--set", f"output.uri={tmp_path / 'healthy'}"
-    )
-    assert healthy.code == 0, healthy.err
+    elsewhere = ("--set", f"output.uri={tmp_path / 'healthy'}")
+    assert main(["embed", str(spec), "--address", "none", *sliced, *elsewhere]) == 0
     clean = open_dataset(str(tmp_path / "healthy")).to_table().sort_by("id")
     kept = clean.filter(pa.compute.invert(pa.compute.is_in(clean["id"], pa.array(list(aside)))))
     found = open_dataset(str(tmp_path / "out")).to_table().sort_by("id")

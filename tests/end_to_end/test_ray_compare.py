@@ -11,6 +11,7 @@ import pytest
 
 from jobs.cli import main
 from tests.end_to_end.clusters import Cluster, finished
+from tests.end_to_end.planned import plan
 from tests.end_to_end.small_corpus import write_corpus, write_spec
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.timeout(400)]
@@ -44,17 +45,24 @@ def _change(shard: Path) -> None:
     pq.write_table(pa.Table.from_pylist([*rows[:2], *rows[:2:-1], *new], schema), shard)
 
 
+_DOUBLES = "limits.duplicate_ids=keep"
+"""A row that is twice in a shard is one that a comparison must count."""
+
+
+def _expected(spec: Path, *settings: str) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads(plan(str(spec), "none", *settings, _DOUBLES))
+    return found
+
+
 def _planned(spec: Path, address: str, *settings: str) -> dict[str, Any]:
-    # a row twice in a shard is one that a comparison must count
-    settings = (*settings, "limits.duplicate_ids=keep")
-    done = finished("tests.end_to_end.planned", spec, address, *settings)
+    done = finished("tests.end_to_end.planned", spec, address, *settings, _DOUBLES)
     assert done.code == 0, done.err
     found: dict[str, Any] = json.loads(done.out)
     return found
 
 
 def test_what_has_changed_is_found_in_every_way(spec: Path, cluster: Cluster) -> None:
-    expected = _planned(spec, "none", "nightly.on_gone=keep")
+    expected = _expected(spec, "nightly.on_gone=keep")
     assert all(expected["counts"].values()), "a night with everything in it"
     assert any(part["shard"] == "" for part in expected["carried"]), "rows that are kept"
     assert {unit["links"] is None for unit in expected["rest"]} == {True, False}
@@ -66,8 +74,7 @@ def test_a_first_night_and_one_that_deletes_everything_are_the_same_too(
     spec: Path, cluster: Cluster, tmp_path: Path
 ) -> None:
     for settings in ([f"output.uri={tmp_path / 'other'}"], ["source.0.keep=[]"]):
-        expected = _planned(spec, "none", *settings)
-        assert _planned(spec, cluster.address, *settings) == expected
+        assert _planned(spec, cluster.address, *settings) == _expected(spec, *settings)
 
 
 def test_a_shard_that_cannot_be_read_is_told_in_the_words_of_one_process(
@@ -79,10 +86,7 @@ def test_a_shard_that_cannot_be_read_is_told_in_the_words_of_one_process(
     # behind its footer: planning looks there alone
     content[8:200] = b"\xff" * 192
     shard.write_bytes(content)
-    said = [
-        finished(program, spec, address, "limits.duplicate_ids=keep")
-        for address in ("none", cluster.address)
-    ]
+    said = [finished(program, spec, address, _DOUBLES) for address in ("none", cluster.address)]
     told = [done.err.strip().splitlines()[-1] for done in said]
     assert [done.code for done in said] == [1, 1]
     assert "part-0.parquet cannot be read" in told[0]
