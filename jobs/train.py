@@ -20,7 +20,7 @@ from pipeline.training.fresh import geometry_of, write_fresh
 from pipeline.training.held_out import Found
 from pipeline.training.loop import Step, Training, computed_in
 from pipeline.training.pairs import Pairs, read_pairs
-from pipeline.training.spec import FreshSpec, TrainingComputeSpec, TrainSpec
+from pipeline.training.spec import BatchSpec, FreshSpec, TrainingComputeSpec, TrainSpec
 from pipeline.training.written import demand_new
 
 _TOLD_EVERY = 10.0
@@ -44,6 +44,9 @@ def run(spec: TrainSpec, address: str = "none") -> None:
     demand_new(Path(spec.output.path))
     if isinstance(spec.model, FreshSpec):
         geometry_of(spec.model)
+    else:
+        # a mistake in it is told before minutes of reading
+        open_model(spec.model)
     if address == "none" and spec.compute.workers > 1:
         raise SpecError(
             f"compute.workers: {spec.compute.workers}, but no Ray was named; add --address local, "
@@ -52,7 +55,7 @@ def run(spec: TrainSpec, address: str = "none") -> None:
     if spec.compute.threads is not None:
         torch.set_num_threads(spec.compute.threads)
     pairs = [read_pairs(entry) for entry in spec.pairs]
-    _tell_of(pairs)
+    _tell_of(pairs, spec.batch)
     began = time.monotonic()
     show = _Shown(spec).show
     if address != "none":
@@ -85,13 +88,20 @@ def beginning(spec: TrainSpec, pairs: Sequence[Pairs]) -> Iterator[Checkpoint]:
         yield open_model(str(directory))
 
 
-def _tell_of(pairs: Sequence[Pairs]) -> None:
+def _tell_of(pairs: Sequence[Pairs], batch: BatchSpec) -> None:
+    each = batch.pairs // batch.sources
     for some in pairs:
         wrong = some.set_aside
         more = f", {len(wrong):,} set aside" if wrong else ""
         print(f"{some.spec.uri}: {len(some):,} pairs{more}", file=sys.stderr)
         for one in wrong[:_EXAMPLES]:
             print(printed(f"  {one.uri} row {one.row}: {one.reason}"), file=sys.stderr)
+        if len(some) < each:
+            print(
+                f"  a step takes {each:,} of them, so some are in it more than once: "
+                "batch.pairs may be less",
+                file=sys.stderr,
+            )
 
 
 def _tell_of_passes(compute: TrainingComputeSpec) -> None:

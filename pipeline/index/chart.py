@@ -61,7 +61,7 @@ def chart(results: Sequence[Result], title: str) -> Figure:
             _plot(axes, some, _COLOURS[vectors], marker)
     _scale(axes, results)
     axes.set_title(title, loc="left", fontsize=9, color=_INK)
-    axes.set_xlabel("bytes of a document's vectors")
+    axes.set_xlabel("bytes of a document's vectors, on a logarithmic axis")
     axes.set_ylabel("nDCG@10, with 95 % intervals")
     axes.grid(axis="y", color="#e6e6e6", linewidth=0.8)
     axes.set_axisbelow(True)

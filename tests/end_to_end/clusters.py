@@ -26,6 +26,8 @@ ENVIRONMENT: Mapping[str, str] = MappingProxyType(
         # test clusters live on the loopback and end with the test
         "RAY_AUTH_MODE": "disabled",
         "OMP_NUM_THREADS": "1",
+        # a process that was idle for a second is not worth the seconds of a start
+        "RAY_idle_worker_killing_time_threshold_ms": "60000",
         # of the process that Ray Client's server starts for a client; 30 are too few on a machine
         # that runs other tests beside this one
         "RAY_CLIENT_SERVER_CHECK_CHANNEL_TIMEOUT_S": "120",

@@ -19,9 +19,9 @@ from tests.jobs import write_parquet, write_spec
 pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.timeout(600)]
 
 _POISON = Path(__file__).parent.parent / "faults" / "poison"
-_ROWS, _UNIT = 8, 4
+_ROWS, _UNIT = 6, 2
 _HANGS = ["well", "ENDLESS", "well too", "and well"]
-_KILLS_PREPARE, _ENDLESS, _KILLS_EMBED = 2, 5, 7
+_KILLS_PREPARE, _ENDLESS, _KILLS_EMBED = 1, 3, 5
 
 
 @pytest.mark.fault("image.decoder_crash", "image.slow", "compute.poison")

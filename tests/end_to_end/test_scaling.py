@@ -53,8 +53,6 @@ def environment(log: Path) -> Mapping[str, str]:
         "PRETENDED_LOG": str(log),
         # whose `python` a job is run by, as in an image
         "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
-        # a process that was idle for a second is not worth five of a start
-        "RAY_idle_worker_killing_time_threshold_ms": "60000",
     }
 
 

@@ -66,6 +66,28 @@ def test_bfloat16_is_taken_where_there_are_instructions_for_it(
     assert told.count("no instructions") == (dtype == "bfloat16" and not has_instructions)
 
 
+def test_a_batch_of_more_pairs_than_there_are_is_told(
+    training_spec: Path, capsys: Captured
+) -> None:
+    for pairs, is_told in ((59, False), (60, True)):
+        batch = {"pairs": pairs}
+        output = {"path": str(training_spec.parent / f"of-{pairs}")}
+        assert main(["train", str(_with(training_spec, batch=batch, output=output, steps=1))]) == 0
+        told = capsys.readouterr().err
+        assert (
+            f"a step takes {pairs} of them, so some are in it more than once" in told
+        ) is is_told
+
+
+def test_a_missing_model_is_told_before_the_pairs_are_read(
+    training_spec: Path, capsys: Captured
+) -> None:
+    assert main(["train", str(_with(training_spec, model=str(training_spec.parent / "none")))]) == 2
+    told = capsys.readouterr().err
+    assert "none" in told
+    assert "pairs.parquet: " not in told
+
+
 def test_a_fresh_backbone_is_trained(training_spec: Path, capsys: Captured) -> None:
     assert main(["train", str(_with(training_spec, model=_FRESH, adapter=None))]) == 0
     assert "backbone and both heads trained in" in capsys.readouterr().out
