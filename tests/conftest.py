@@ -40,7 +40,7 @@ settings.load_profile("nightjar")
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     """How long the long tests run."""
-    parser.addoption("--schedules", type=int, default=200, help="of the simulation")
+    parser.addoption("--schedules", type=int, default=100, help="of the simulation")
     parser.addoption("--nights", type=int, default=56, help="one after the other, at least 56")
     parser.addoption("--rounds", type=int, default=2, help="in which real processes are killed")
 

@@ -87,7 +87,7 @@ def environment(proxy: Proxy) -> Mapping[str, str]:
     }
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def nodes(
     tmp_path_factory: pytest.TempPathFactory, environment: Mapping[str, str]
 ) -> Iterator[Nodes]:

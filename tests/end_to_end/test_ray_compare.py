@@ -70,6 +70,7 @@ def test_what_has_changed_is_found_in_every_way(spec: Path, cluster: Cluster) ->
         assert _planned(spec, address, "nightly.on_gone=keep") == expected
 
 
+@pytest.mark.long
 def test_a_first_night_and_one_that_deletes_everything_are_the_same_too(
     spec: Path, cluster: Cluster, tmp_path: Path
 ) -> None:

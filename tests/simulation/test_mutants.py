@@ -176,6 +176,7 @@ def test_a_collector_that_forgets_the_versions_with_a_name_is_found(
     assert found(kinds=(*COLLECTED, "tagger")) is not None
 
 
+@pytest.mark.long
 def test_a_collector_that_deletes_lists_which_may_yet_be_named_is_found(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -184,6 +185,7 @@ def test_a_collector_that_deletes_lists_which_may_yet_be_named_is_found(
     assert _loses(found(kinds=(*COLLECTED, "sparing collector", "tagger")))
 
 
+@pytest.mark.long
 def test_a_version_that_is_published_without_a_look_at_what_is_condemned_is_found(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
