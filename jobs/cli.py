@@ -7,6 +7,7 @@ import os
 import sys
 import traceback
 from collections.abc import Sequence
+from typing import NoReturn
 
 from jobs.arguments import parser
 from jobs.commands import COMMANDS
@@ -14,6 +15,7 @@ from jobs.interrupted import ending_softly
 from jobs.printed import printed
 from pipeline.credentials import redact
 from pipeline.errors import NightjarError, UnexpectedError
+from pipeline.stages.watchdog import still_at_work
 from pipeline.stores import has_password
 
 
@@ -59,6 +61,24 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
+def program() -> NoReturn:
+    """`nightjar` as a process of its own."""
+    leave(main())
+
+
+def leave(code: int) -> NoReturn:
+    """End this process.
+
+    Python that is torn down while Ray's threads are at work crashes now and then, and the exit code
+    is lost. So where a run that was given up goes on, nothing is torn down.
+    """
+    if still_at_work():
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+    sys.exit(code)
+
+
 def _tell(*lines: str) -> None:
     for line in redact("\n".join(line.rstrip("\n") for line in lines)).split("\n"):
         # sentences name ids, paths and columns, which are data
@@ -66,4 +86,4 @@ def _tell(*lines: str) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    program()

@@ -5,12 +5,13 @@ Nothing of ours is imported before that but what says it, since an import may be
 
 import os
 import sys
+from typing import NoReturn
 
 from pipeline.software import unmet
 
 
-def main(arguments: list[str]) -> int:
-    """Run a command here, on Ray's cluster; its exit code.
+def main(arguments: list[str]) -> NoReturn:
+    """Run a command here, on Ray's cluster, and end this process with its exit code.
 
     Args:
         arguments: as they are typed, without the address, which Ray's Jobs API tells.
@@ -21,13 +22,14 @@ def main(arguments: list[str]) -> int:
             f"nightjar: the cluster's Python will not do: Nightjar needs {'; '.join(missing)}",
             file=sys.stderr,
         )
-        return 2
+        sys.exit(2)
+    from jobs.cli import leave
     from jobs.cli import main as run
 
     # an evaluation is done by one process
     where = [] if arguments[0] == "evaluate" else ["--address", os.environ["RAY_ADDRESS"]]
-    return run([*arguments, *where])
+    leave(run([*arguments, *where]))
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    main(sys.argv[1:])

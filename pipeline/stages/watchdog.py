@@ -14,7 +14,7 @@ from concurrent.futures import Future, wait
 from contextlib import contextmanager
 from typing import TypeVar
 
-from pipeline.errors import Stalled
+from pipeline.errors import NightjarError, Stalled
 from pipeline.stages.told import Progress
 
 Watch = Callable[[Progress], None]
@@ -24,6 +24,8 @@ Answer = TypeVar("Answer")
 
 _WATCH_SECONDS = 0.5
 _PULSE_SECONDS = 5.0
+_given_up: list[threading.Thread] = []
+"""Of runs that have failed while they were at work."""
 
 
 def watched(
@@ -57,15 +59,24 @@ def watched(
     thread = threading.Thread(target=work, name="run", daemon=True)
     thread.start()
     moves, since = -1, time.monotonic()
-    while not wait([answer], timeout=_WATCH_SECONDS).done:
-        now = progress()
-        if now is not None:
-            if now.moves != moves:
-                moves, since = now.moves, time.monotonic()
-            watch(now)
-        if time.monotonic() - since > stall:
-            raise _stalled(stall, thread, waiting())
+    try:
+        while not wait([answer], timeout=_WATCH_SECONDS).done:
+            now = progress()
+            if now is not None:
+                if now.moves != moves:
+                    moves, since = now.moves, time.monotonic()
+                watch(now)
+            if time.monotonic() - since > stall:
+                raise _stalled(stall, thread, waiting())
+    except NightjarError:
+        _given_up.append(thread)
+        raise
     return answer.result()
+
+
+def still_at_work() -> bool:
+    """Whether a run that was given up goes on in a thread of this process."""
+    return any(thread.is_alive() for thread in _given_up)
 
 
 @contextmanager

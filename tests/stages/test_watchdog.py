@@ -14,7 +14,7 @@ from pipeline.model.processor import PreparedItem, Processor
 from pipeline.stages import watchdog
 from pipeline.stages.board import Board
 from pipeline.stages.told import Progress
-from pipeline.stages.watchdog import pulsing, watched
+from pipeline.stages.watchdog import pulsing, still_at_work, watched
 from pipeline.tasks import Task
 from pipeline.work import Tally
 from tests.jobs import TEXTS, embed, write_parquet, write_spec
@@ -43,6 +43,40 @@ def test_a_timeout_that_a_run_raises_is_its_own() -> None:
 
     with pytest.raises(TimeoutError, match="of the run"):
         watched(run, progress=Progress, watch=_nobody, stall=60, waiting=list)
+
+
+def test_a_run_that_was_given_up_is_known_until_it_has_ended() -> None:
+    end = threading.Event()
+    with pytest.raises(Stalled):
+        watched(end.wait, progress=Progress, watch=_nobody, stall=0.05, waiting=list)
+    assert still_at_work()
+    end.set()
+    deadline = time.monotonic() + 10
+    while still_at_work():
+        assert time.monotonic() < deadline
+
+
+@pytest.mark.parametrize("is_given_up", [True, False])
+def test_a_process_with_a_run_that_was_given_up_is_left_with_its_code_and_not_torn_down(
+    is_given_up: bool,
+) -> None:
+    script = f"""
+import atexit, threading
+from contextlib import suppress
+from jobs.cli import leave
+from pipeline.errors import Stalled
+from pipeline.stages.told import Progress
+from pipeline.stages.watchdog import watched
+atexit.register(print, "torn down")
+run = threading.Event().wait if {is_given_up} else int
+with suppress(Stalled):
+    watched(run, progress=Progress, watch=lambda _: None, stall=0.05, waiting=list)
+print("told")
+leave(7)
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert done.returncode == 7
+    assert done.stdout.split("\n") == ["told", *([] if is_given_up else ["torn down"]), ""]
 
 
 def test_an_exit_within_a_run_is_the_answer_and_no_stall() -> None:
