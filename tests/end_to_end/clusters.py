@@ -43,6 +43,8 @@ _COMMANDS = (
     "head_start_ray",
     "worker_start_ray",
 )
+_LONGEST_END = 20.0
+"""Seconds for a cluster to end by itself."""
 _PORTS = 4
 """Of a head, beside its agent's."""
 
@@ -188,14 +190,18 @@ def running_cluster(
     finally:
         for process in reversed(started):
             process.terminate()
+        deadline = time.monotonic() + _LONGEST_END
+        while time.monotonic() < deadline and any(process.poll() is None for process in started):
+            time.sleep(0.2)
+        _end_all_of(session)
         for process in started:
             process.wait(timeout=60)
-        _end_all_of(session)
         shutil.rmtree(session, ignore_errors=True)
 
 
 def _end_all_of(session: str) -> None:
-    """End what is left of a cluster: nodes that the autoscaler has started outlive it."""
+    """End what is left of a cluster: nodes that the autoscaler has started outlive it, and on a
+    busy machine Ray takes its time."""
     for process in psutil.process_iter(["cmdline"]):
         if session in " ".join(process.info["cmdline"] or ()):
             with suppress(psutil.NoSuchProcess):

@@ -38,7 +38,7 @@ def awaited(cluster: Cluster, job: str, rows: int) -> list[Sample]:
     wait_until(
         lambda: total(samples(cluster, job), "ray_nightjar_rows_total") >= rows,
         f"{rows} rows at the agent",
-        seconds=30,
+        seconds=90,
     )
     return samples(cluster, job)
 

@@ -18,7 +18,7 @@ from pipeline.stages.canaries import CANARIES
 from tests.end_to_end.clusters import Cluster, Finished, nightjar
 from tests.end_to_end.small_corpus import PAIRED, REASONS, ROWS
 
-pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.timeout(240)]
+pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.timeout(600)]
 
 FRACTIONS = "compute.pools={%s}" % ", ".join(  # noqa: UP031  braces of YAML all over it
     f"{name}: {{max: 1, cpus: 0.25}}" for name in ("retrieval", "code", "text-matching")

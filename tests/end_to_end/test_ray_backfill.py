@@ -10,7 +10,7 @@ from jobs.cli import main
 from tests.end_to_end.clusters import Cluster, nightjar
 from tests.index.corpus import Corpus, names
 
-pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.timeout(400)]
+pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.timeout(600)]
 
 _FILES, _ROWS = 14, 4000
 

@@ -14,7 +14,7 @@ from tests.end_to_end.clusters import Cluster, finished
 from tests.end_to_end.planned import plan
 from tests.end_to_end.small_corpus import write_corpus, write_spec
 
-pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.timeout(400)]
+pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.timeout(600)]
 
 
 @pytest.fixture

@@ -15,7 +15,7 @@ from tests.end_to_end.clusters import Finished, nightjar
 from tests.faults.proxy import Rule, proxied
 from tests.jobs import write_parquet, write_spec
 
-pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.s3, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.s3, pytest.mark.timeout(600)]
 
 _CANARY = "wJalrXUtnFEMI-canary-7MDENG"
 

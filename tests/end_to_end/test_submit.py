@@ -32,7 +32,7 @@ from tests.end_to_end.clusters import (
 from tests.jobs import write_parquet
 from tests.jobs import write_spec as job
 
-pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.timeout(400)]
+pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.timeout(600)]
 
 _MANY = 1200
 """Rows of a job that takes a while."""

@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 
 from tests.end_to_end.clusters import Cluster, Finished, nightjar, wait_until
 
-pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.timeout(400)]
+pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.timeout(600)]
 
 _TWO = {"threads": 1, "workers": 2, "dtype": "float32"}
 _TENSORS = ("model.safetensors", "adapters/adapter_model.safetensors")
