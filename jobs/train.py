@@ -14,7 +14,7 @@ from pipeline.errors import SpecError
 from pipeline.model.checkpoint import Checkpoint
 from pipeline.model.device import multiplies_bfloat16, name_of
 from pipeline.model.new_tokenizer import train_tokenizer
-from pipeline.stages.opened import open_model
+from pipeline.stages.opened import open_model, open_model_settings
 from pipeline.storage import use_stores
 from pipeline.training.fresh import geometry_of, write_fresh
 from pipeline.training.held_out import Found
@@ -45,8 +45,8 @@ def run(spec: TrainSpec, address: str = "none") -> None:
     if isinstance(spec.model, FreshSpec):
         geometry_of(spec.model)
     else:
-        # a mistake in it is told before minutes of reading
-        open_model(spec.model)
+        # a mistake in it is told before minutes of reading; the weights are for whoever trains
+        open_model_settings(spec.model)
     if address == "none" and spec.compute.workers > 1:
         raise SpecError(
             f"compute.workers: {spec.compute.workers}, but no Ray was named; add --address local, "
